@@ -75,18 +75,20 @@ pub mod v1 {
         Cause, ClientField, ClientInfo, ClientReply, ClientState, CountReply, Counts, Coverage, EndedClient,
         EndedMemory, EndedReply, EndedRequest, Epoch, EventsReply, EventsRequest, FollowedRegister,
         GatewayCounters, GatewayEvidence, GatewayStatus, Handshake, Header, HistoryMessage, HistoryPosition,
-        HistoryReply, InspectReply, InspectRequest, LastValueReply, ListClientsReply, ListNamesReply, Member,
-        MemberState, NamedCount, OnlineReply, OperatorEvent, PresenceMember, Receipt, RedisReader,
-        RefusedClient, Role, RosterReply, Session, ShardStatus, StatusReply, TapEvent, TapEvents, TapKind,
-        TapRequest, TapStart, TopApp, TopBy, TopCaller, TopClient, TopGroup, TopReply, TopRequest, TopSort,
-        TopicClients, TopicHistory, TopicValue, View, WorkerStatus, ended_request, history_message,
-        inspect_request, last_value_reply, tap_event, tap_request,
+        HistoryReply, Hop, HopShard, HopTrouble, InspectReply, InspectRequest, LastValueReply,
+        ListClientsReply, ListNamesReply, Member, MemberState, NamedCount, OnlineReply, OperatorEvent,
+        PresenceMember, Receipt, RedisReader, RefusedClient, Role, RosterReply, SendTrace, Session,
+        ShardStatus, StatusReply, TapEvent, TapEvents, TapKind, TapRequest, TapStart, TopApp, TopBy,
+        TopCaller, TopClient, TopGroup, TopReply, TopRequest, TopSort, TopicClients, TopicHistory,
+        TopicValue, View, WorkerStatus, ended_request, history_message, hop, inspect_request,
+        last_value_reply, tap_event, tap_request,
     };
 }
 
 pub use broadgate_proto::secret::Secret;
 pub use broadgate_tls::{ClusterFiles, ClusterTls, Credentials, PairFiles};
 pub use cluster::{
-    Audience, Close, Cluster, ClusterConfig, CommandError, Payload, PusherEvent, PusherEventKind, Who,
+    Audience, Close, Cluster, ClusterConfig, CommandError, Payload, PusherEvent, PusherEventKind,
+    SendOptions, Who,
 };
 pub use worker::{Client, Context, Decision, Handler, Message, Once, Worker, WorkerConfig, shutdown_signal};

@@ -12,6 +12,9 @@ const MIB: usize = 1024 * KIB;
 pub const NAME_BYTES_MAX: usize = 200;
 /// An event's name, in bytes; as Pusher has it.
 pub const EVENT_NAME_BYTES_MAX: usize = 200;
+/// Hops of a traced send in its receipt: each gateway of the largest cluster has one, and its home a few more. A hop
+/// has an entry for each shard, some 20 bytes. It is part of the contract.
+pub const TRACE_HOPS_MAX: usize = 512;
 /// A close reason. Fixed by RFC 6455 section 5.5: 125 bytes less the code.
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// A message from a client. A client's decoder buffers at most about twice this.

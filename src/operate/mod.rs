@@ -17,6 +17,7 @@ mod lists;
 mod orders;
 mod probe;
 mod profiles;
+mod send_text;
 mod status;
 mod stream;
 mod tap;

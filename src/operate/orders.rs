@@ -2,13 +2,14 @@
 
 use std::io::Read as _;
 
-use broadgate_business::{Audience, Close, Payload, v1::Receipt};
+use broadgate_business::{Audience, Close, Payload, SendOptions, v1::Receipt};
 use clap::Args;
 
 use crate::{
     failure::Failure,
     operate::{
         confirm::{Confirmation, OrderNote},
+        send_text,
         target::{ClusterTarget, complete},
     },
     output::{counted, json, print, print_json, table},
@@ -40,6 +41,16 @@ struct AudienceArgs {
     except_group: Vec<String>,
 }
 
+const SEND_EXAMPLES: &str = "\
+Examples:
+  broadgate send --group lobby 'hello, lobby'
+  broadgate send --uid ann --dry-run 'for ann alone'     whom would it reach?
+  broadgate send --trace --group lobby 'hello'           where does a message get lost?
+  broadgate send --dry-run --trace --all 'x'             the same, and nobody gets it
+
+A trace has a line for each step. A time at the beginning of a line is since the gateway that took the message
+has it; an indented one is since that line's gateway has it, by its own clock: us are microseconds, ms milliseconds.";
+
 impl AudienceArgs {
     fn audience(&self) -> Result<Audience, Failure> {
         let is_named = [&self.client, &self.uid, &self.group].iter().any(|named| !named.is_empty());
@@ -67,6 +78,7 @@ impl AudienceArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = SEND_EXAMPLES)]
 pub(crate) struct SendArgs {
     #[command(flatten)]
     target: ClusterTarget,
@@ -82,6 +94,12 @@ pub(crate) struct SendArgs {
     /// Send an event with this name, which Pusher clients bind to
     #[arg(long, value_name = "NAME", conflicts_with = "binary")]
     event: Option<String>,
+    /// Show the message's way: which gateways took, ordered and placed it, and how long that took
+    #[arg(long)]
+    trace: bool,
+    /// Find the clients that the message would reach, and send nothing
+    #[arg(long)]
+    dry_run: bool,
     /// The message; - reads it from standard input
     #[arg(value_name = "TEXT|-", allow_hyphen_values = true)]
     text: String,
@@ -128,9 +146,15 @@ pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
         }
     };
     let chosen = args.note.on(args.target.at.open()?);
-    args.confirmation.ask(&chosen, None)?;
-    let receipt = args.target.reach(&chosen).await?.of_app()?.send(to, payload).await?;
-    report(&args.target, &args.to, &receipt, "sent to")
+    let options = SendOptions { trace: args.trace, dry: args.dry_run };
+    if !options.dry {
+        args.confirmation.ask(&chosen, None)?;
+    }
+    let receipt = args.target.reach(&chosen).await?.of_app()?.send_with(to, payload, options).await?;
+    if let Some(trace) = receipt.trace.as_ref().filter(|_| !args.target.json) {
+        print(&send_text::lines(trace, &receipt, options.dry))?;
+    }
+    report(&args.target, &args.to, &receipt, if options.dry { "would be sent to" } else { "sent to" })
 }
 
 pub(crate) async fn kick(args: KickArgs) -> Result<(), Failure> {

@@ -75,11 +75,15 @@ class Caller:
         assert is_complete(answer), f"{call} at {self.gateway.name} is incomplete: {answer}"
         return answer
 
-    async def answer(self, call, body):
+    async def attempt(self, call, body):
+        """The status of a call that may be refused, and its answer."""
         payload = json.dumps(body).encode()
         head = (f"POST /v1/{call} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
                 f"Content-Length: {len(payload)}\r\n\r\n")
-        status, text = await asyncio.wait_for(self.api._call(head.encode() + payload), 30)
+        return await asyncio.wait_for(self.api._call(head.encode() + payload), 30)
+
+    async def answer(self, call, body):
+        status, text = await self.attempt(call, body)
         assert status == 200, f"{call} at {self.gateway.name}: {status} {text}"
         return json.loads(text)
 

@@ -67,6 +67,7 @@ mod terminal;
 mod tls;
 mod tokens;
 mod top;
+mod traces;
 mod type_names;
 mod up;
 mod views;

@@ -262,7 +262,11 @@ async fn command_line_is_an_operator_with_a_token() {
         ("ann", by_ann(&["status"]), 0, "gateway-2"),
         ("ann", by_ann(&["clients"]), 0, ""),
         ("ann", by_ann(&["send", "--all", "x"]), 6, "needs the role operator"),
+        // A dry run is a send: readers have counts and lists.
+        ("ann", by_ann(&["send", "--dry-run", "--all", "x"]), 6, "needs the role operator"),
         ("ben", by_ben(&["send", "--all", "x"]), 0, "sent to 0 clients"),
+        ("ben", by_ben(&["send", "--dry-run", "--all", "x"]), 0, "would be sent to 0 clients"),
+        ("ben", by_ben(&["send", "--trace", "--all", "x"]), 0, "took it from token:ben, 1 B"),
         ("ben", by_ben(&["kick", "--uid", "x"]), 0, "closed 0 clients"),
         ("ben", by_ben(&["kick", "--uid", "x"]), 0, "no connected client is meant"),
         ("ben", by_ben(&["kick", "--all", "--yes"]), 6, "closing all clients of an app needs the role admin"),

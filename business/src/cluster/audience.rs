@@ -102,6 +102,27 @@ impl Audience {
     }
 }
 
+/// What a send does besides, or instead.
+///
+/// ```no_run
+/// # async fn example(cluster: broadgate_business::Cluster) -> Result<(), broadgate_business::CommandError> {
+/// use broadgate_business::{Audience, SendOptions};
+///
+/// let dry = SendOptions { dry: true, ..SendOptions::default() };
+/// let receipt = cluster.send_with(Audience::group("lobby"), "hello", dry).await?;
+/// println!("it would reach {} clients", receipt.clients);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SendOptions {
+    /// The receipt's `trace` says which way the message took; default false.
+    pub trace: bool,
+    /// Finds the clients that the message would reach, and sends nothing; default false. A gateway that does
+    /// not know dry runs refuses it.
+    pub dry: bool,
+}
+
 /// The gateway that holds all of an audience, if only clients of one gateway are named.
 pub(crate) fn holder_of(audience: &v1::Audience) -> Option<Incarnation> {
     let v1::Audience { clients, uids, groups, all, .. } = audience;

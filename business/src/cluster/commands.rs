@@ -6,7 +6,7 @@ use broadgate_proto::v1::{
 };
 
 use crate::cluster::{
-    audience::{self, Audience, Close, Payload, Who},
+    audience::{self, Audience, Close, Payload, SendOptions, Who},
     error::CommandError,
     handle::Cluster,
     table::GatewayChoice,
@@ -35,15 +35,19 @@ impl Cluster {
         to: v1::Audience,
         payload: Payload,
         no_receipt: bool,
+        SendOptions { trace, dry }: SendOptions,
     ) -> Command {
+        // A gateway that does not know events would send the data alone; one that does not know dry runs would send.
+        let requires = [("event", !payload.event.is_empty()), ("trace", trace), ("dry", dry)];
         Command::Send(SendRequest {
             command_id,
             to: Some(to),
             payload: Some(payload.payload),
             no_receipt,
-            // A gateway that does not know events would send the data alone.
-            requires: if payload.event.is_empty() { Vec::new() } else { vec!["event".to_owned()] },
+            requires: texts(requires.into_iter().filter_map(|(word, needed)| needed.then_some(word))),
             event: payload.event,
+            trace,
+            dry,
             ..SendRequest::default()
         })
     }
@@ -67,9 +71,24 @@ impl Cluster {
         to: impl Into<Audience>,
         payload: impl Into<Payload>,
     ) -> Result<Receipt, CommandError> {
+        self.send_with(to, payload, SendOptions::default()).await
+    }
+
+    /// Sends one message as [`Cluster::send`] does, and says in the receipt which way it took; or finds out whom it
+    /// would reach, and sends nothing.
+    ///
+    /// # Errors
+    /// As [`Cluster::send`]; if a gateway does not know what is asked for.
+    pub async fn send_with(
+        &self,
+        to: impl Into<Audience>,
+        payload: impl Into<Payload>,
+        options: SendOptions,
+    ) -> Result<Receipt, CommandError> {
         let to = self.own(to.into());
         let way = Self::way(&to);
-        receipt(self.call(way, self.send_command(self.command_id(), to, payload.into(), false)).await?)
+        let command = self.send_command(self.command_id(), to, payload.into(), false, options);
+        receipt(self.call(way, command).await?)
     }
 
     /// Sends one message without a receipt. Returns when it has its place in the queue to a gateway, and
@@ -93,7 +112,7 @@ impl Cluster {
                 self.id.as_deref().unwrap_or_default().to_owned()
             }
         };
-        let command = self.send_command(id, to, payload.into(), true);
+        let command = self.send_command(id, to, payload.into(), true, SendOptions::default());
         // Nearly always at once: what has to wait needs a timer, and room that a worker's handlers, which
         // are moved with all that they may need, had better not have in them.
         let Some(command) = self.give_now(&way, command) else { return Ok(()) };

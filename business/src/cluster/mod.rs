@@ -52,7 +52,7 @@ mod watch;
 mod watch_state;
 mod who;
 
-pub use audience::{Audience, Close, Payload, Who};
+pub use audience::{Audience, Close, Payload, SendOptions, Who};
 pub use error::{CommandError, Refusal};
 pub use pusher::{PusherEvent, PusherEventKind, PusherNews, PusherWatch};
 pub use queries::Page;

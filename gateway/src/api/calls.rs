@@ -8,7 +8,7 @@ use std::{
 
 use broadgate_proto::{
     name,
-    v1::{self, Epoch, answer::Answer, command::Command},
+    v1::{self, Epoch, answer::Answer, command::Command, hop::Step},
     view,
 };
 use futures_util::{Stream, StreamExt as _};
@@ -37,7 +37,11 @@ pub(super) async fn run(
     dispatcher.callers.count(caller, std::iter::once(&command));
     dispatcher.sign(&mut command, || caller.who().into_owned(), caller.from);
     let line = AuditLine::of_command(|| gateway(dispatcher), caller, &command);
+    let traced = is_traced(&command);
     let mut answer = dispatcher.run_within(command, after, patience).await;
+    if traced {
+        note_caller(&mut answer, caller);
+    }
     if let Some(line) = line {
         dispatcher.audit.note(caller, line.answered(&answer)).await;
     }
@@ -45,6 +49,20 @@ pub(super) async fn run(
         hide(&mut answer);
     }
     answer
+}
+
+const fn is_traced(command: &Command) -> bool {
+    matches!(command, Command::Send(request) if request.trace)
+}
+
+/// A trace says from whom the command was taken.
+fn note_caller(answer: &mut Answer, caller: &Caller) {
+    let Answer::Receipt(v1::Receipt { trace: Some(trace), .. }) = answer else { return };
+    for hop in &mut trace.hops {
+        if let Some(Step::Taken(taken)) = &mut hop.step {
+            taken.caller = caller.who().into_owned();
+        }
+    }
 }
 
 fn gateway(dispatcher: &Dispatcher) -> String {
@@ -129,6 +147,8 @@ pub(super) struct CallerBatch<'a> {
     /// By the commands' numbers.
     audited: Vec<(u64, AuditLine)>,
     refused: Vec<v1::Answer>,
+    /// Whether one of them is.
+    traced: bool,
 }
 
 /// Places the commands of a batch that their caller may give.
@@ -140,14 +160,15 @@ pub(super) async fn place<'a>(
     let refused =
         if caller.has_token() { take_refused(dispatcher, caller, &mut commands) } else { Vec::new() };
     dispatcher.callers.count(caller, commands.iter().filter_map(|whole| whole.command.as_ref()));
-    let mut audited = Vec::new();
+    let (mut audited, mut traced) = (Vec::new(), false);
     for whole in &mut commands {
         let Some(command) = &mut whole.command else { continue };
+        traced |= is_traced(command);
         dispatcher.sign(command, || caller.who().into_owned(), caller.from);
         let line = AuditLine::of_command(|| gateway(dispatcher), caller, command);
         audited.extend(line.map(|line| (whole.id, line)));
     }
-    CallerBatch { dispatcher, caller, placed: dispatcher.place(commands).await, audited, refused }
+    CallerBatch { dispatcher, caller, placed: dispatcher.place(commands).await, audited, refused, traced }
 }
 
 /// The answers to those that the caller may not give, which are taken out.
@@ -175,8 +196,13 @@ impl CallerBatch<'_> {
 
     /// All answers, when there are all.
     pub(super) async fn answers(self) -> Vec<v1::Answer> {
-        let Self { dispatcher, caller, placed, audited, refused } = self;
+        let Self { dispatcher, caller, placed, audited, refused, traced } = self;
         let mut answers = placed.answers().await;
+        if traced {
+            answers.iter_mut().filter_map(|whole| whole.answer.as_mut()).for_each(|answer| {
+                note_caller(answer, caller);
+            });
+        }
         for (id, line) in audited {
             let answer =
                 answers.iter().find(|answer| answer.id == id).and_then(|whole| whole.answer.as_ref());

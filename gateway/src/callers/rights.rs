@@ -63,6 +63,9 @@ const fn process(service: &'static str, call: &'static str) -> CallRights {
 
 /// Everything that an internal port offers, and the register's, which takes no tokens at all.
 ///
+/// A dry run of a send needs what the send does: one field is too little to keep a reader from sending. Counts and
+/// lists tell readers whom it would reach.
+///
 /// A close of a whole app, or at once, needs an admin: see `command_rights.rs`.
 pub(crate) const CALLS: &[CallRights] = &[
     gateway("Send", OPERATOR, Concerned::Named, Payloads::None),

@@ -199,6 +199,19 @@ fn commands_are_allowed_by_role_and_app() {
 }
 
 #[test]
+fn dry_runs_and_traces_need_what_a_send_needs() {
+    let tokens = tokens();
+    let caller = |text| by(&tokens, text, "/broadgate.v1.Gateway/Commands").unwrap();
+    for (dry, trace) in [(true, false), (false, true), (true, true)] {
+        let to = Some(v1::Audience { app: "shop".to_owned(), ..v1::Audience::default() });
+        let send =
+            v1::command::Command::Send(v1::SendRequest { to, dry, trace, ..v1::SendRequest::default() });
+        assert!(caller("reader").may_command(&send).is_err() && caller("eyes").may_command(&send).is_err());
+        assert!(caller("operator").may_command(&send).is_ok() && caller("shop").may_command(&send).is_ok());
+    }
+}
+
+#[test]
 fn closing_all_or_at_once_is_for_admins() {
     use v1::command::Command::Close;
     let tokens = tokens();

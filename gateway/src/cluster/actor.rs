@@ -294,6 +294,7 @@ impl Actor {
             gateways: 0,
             missing: Vec::new(),
             position: None,
+            trace: None,
         };
         if id > 0 {
             self.say(peer, LinkMessage::Reply { id, reply: HomeReply::Done(done) });

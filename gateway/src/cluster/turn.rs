@@ -12,7 +12,7 @@ use crate::{
         gathered::Placement,
         handle::{ClusterEvent, Routed},
     },
-    command::{GatewayContent, ParsedCommand},
+    command::{GatewayContent, ParsedCommand, sign_hops},
     shard::Notice,
 };
 
@@ -167,7 +167,11 @@ impl Actor {
                 .done()
                 .await
                 .into_iter()
-                .map(|done| (backs[done.index], Some(done.answer), done.touched))
+                .map(|mut done| {
+                    // Its home merges it with those of others.
+                    sign_hops(&mut done.answer, || me.to_string());
+                    (backs[done.index], Some(done.answer), done.touched)
+                })
                 .collect();
             homes.send(ClusterEvent::Placed { me, placed }).await;
         });

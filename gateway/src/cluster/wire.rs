@@ -8,7 +8,7 @@ use broadgate_proto::{
     v1::{self, ask, peer_message::Message, placed, reply},
 };
 use broadgate_topics::{
-    Claim, DecidedClaim, HomeOp, HomeOutcome, HomeReply, LinkMessage, MemberChange, Topic,
+    Claim, DecidedClaim, HomeOp, HomeOutcome, HomeReply, HomeTrace, LinkMessage, MemberChange, Topic,
 };
 use bytes::Bytes;
 use tonic::Code;
@@ -164,6 +164,7 @@ fn encode_reply(reply: HomeReply<GatewayContent>) -> reply::Reply {
             gateways: done.gateways,
             missing: texts(done.missing),
             position: done.position.map(parcel::encode_place),
+            trace: done.trace.map(|trace| encode_trace(*trace)),
         }),
         HomeReply::History { epoch, page } => reply::Reply::History(parcel::encode_page(epoch, page)),
         HomeReply::Last { epoch, command, missing } => reply::Reply::Last(v1::RetainedValue {
@@ -190,6 +191,30 @@ fn encode_reply(reply: HomeReply<GatewayContent>) -> reply::Reply {
             next_cursor: String::new(),
         }),
     }
+}
+
+fn encode_trace(trace: HomeTrace) -> v1::HomeHop {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    v1::HomeHop {
+        home: trace.home.to_string(),
+        parked_us: micros(trace.parked),
+        at: trace.at.map(encode_at),
+        took_us: micros(trace.took),
+        unsynced: texts(trace.unsynced),
+        unreachable: texts(trace.unreachable),
+    }
+}
+
+/// Without its home a trace says nothing.
+fn decode_trace(hop: v1::HomeHop) -> Option<HomeTrace> {
+    Some(HomeTrace {
+        home: hop.home.parse().ok()?,
+        parked: Duration::from_micros(hop.parked_us),
+        at: hop.at.map(|at| decode_at(Some(at))),
+        took: Duration::from_micros(hop.took_us),
+        unsynced: incarnations(&hop.unsynced),
+        unreachable: incarnations(&hop.unreachable),
+    })
 }
 
 /// Decodes a peer's message.
@@ -337,6 +362,7 @@ fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<HomeRe
             gateways: done.gateways,
             missing: incarnations(&done.missing),
             position: done.position.map(parcel::decode_place),
+            trace: done.trace.and_then(decode_trace).map(Box::new),
         }),
         reply::Reply::History(kept) => HomeReply::History {
             epoch: kept.epoch.unwrap_or_default(),
@@ -370,4 +396,28 @@ fn decode_reply(reply: Option<reply::Reply>, parser: &Parser) -> Readable<HomeRe
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use broadgate_topics::TopicPosition;
+
+    use super::*;
+
+    #[test]
+    fn what_a_home_notes_of_a_traced_command_travels_unchanged() {
+        let gateway = Incarnation::from_bits;
+        let trace = HomeTrace {
+            home: gateway(1),
+            parked: Duration::from_micros(11),
+            at: Some(TopicPosition { tenure: v1::Epoch::new(7, 41), number: 90_214 }),
+            took: Duration::from_micros(1900),
+            unsynced: vec![gateway(2)],
+            unreachable: vec![gateway(3), gateway(4)],
+        };
+        assert_eq!(decode_trace(encode_trace(trace.clone())), Some(trace.clone()));
+        let dry = HomeTrace { at: None, ..trace };
+        assert_eq!(decode_trace(encode_trace(dry.clone())), Some(dry));
+        assert_eq!(decode_trace(v1::HomeHop::default()), None);
+    }
 }

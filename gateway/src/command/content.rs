@@ -93,6 +93,14 @@ impl Content for GatewayContent {
         job.source.is_retained().then(|| xxh3_128(job.id().as_bytes()))
     }
 
+    fn is_dry(job: &Arc<TopicCommand>) -> bool {
+        job.parsed.is_dry()
+    }
+
+    fn is_traced(job: &Arc<TopicCommand>) -> bool {
+        job.parsed.is_traced()
+    }
+
     fn merge(all: &mut Option<Answer>, part: Answer) {
         merge(all, part);
     }

@@ -8,8 +8,23 @@ use crate::command::parsed::{ClientFilter, CommandRefusal, Recipients, RefusedFi
 /// The optional fields that a caller may list in `requires`.
 const UNDERSTOOD: [&str; 2] = ["event", "state"];
 
+/// Those of sends alone: elsewhere there is no dry run, so who requires one must be refused.
+const UNDERSTOOD_BY_SENDS: [&str; 2] = [DRY, TRACE];
+/// SendRequest.dry
+pub(crate) const DRY: &str = "dry";
+/// SendRequest.trace
+pub(crate) const TRACE: &str = "trace";
+
 pub(crate) fn understood(requires: &[String]) -> Result<(), CommandRefusal> {
-    match requires.iter().find(|word| !UNDERSTOOD.contains(&word.as_str())) {
+    all_in(&UNDERSTOOD, &[], requires)
+}
+
+pub(super) fn understood_by_sends(requires: &[String]) -> Result<(), CommandRefusal> {
+    all_in(&UNDERSTOOD, &UNDERSTOOD_BY_SENDS, requires)
+}
+
+fn all_in(known: &[&str], more: &[&str], requires: &[String]) -> Result<(), CommandRefusal> {
+    match requires.iter().find(|word| !known.contains(&word.as_str()) && !more.contains(&word.as_str())) {
         None => Ok(()),
         Some(word) => Err(refusal(
             Code::Unimplemented,

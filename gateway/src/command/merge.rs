@@ -8,6 +8,7 @@ use broadgate_proto::{
 };
 
 use crate::command::{
+    hops::add_hops,
     parsed::ParsedCommand,
     top::{add_worker, cut_top, merge_top, tidy_top},
 };
@@ -28,6 +29,9 @@ pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
             all.unknown_clients.extend(part.unknown_clients);
             all.ordered |= part.ordered;
             all.repeated |= part.repeated;
+            if let Some(trace) = part.trace {
+                add_hops(all.trace.get_or_insert_default(), trace);
+            }
         }
         (Answer::Online(all), Answer::Online(part)) => {
             for (client, online) in part.clients {

@@ -10,11 +10,13 @@
 //! | `content.rs` | the content of topics in a running gateway: commands, parsed once |
 //! | `top.rs` | questions about what is busy, and their merged answers |
 //! | `calls.rs` | names of calls, for metrics |
+//! | `hops.rs` | traces of sends: their hops, merged |
 //! | `merge.rs` | merging of partial answers |
 
 mod calls;
 mod content;
 mod fields;
+mod hops;
 mod malformed;
 mod merge;
 mod parse;
@@ -31,7 +33,8 @@ pub(crate) use self::parsed::{
 pub(crate) use self::{
     calls::{CALLS, call},
     content::{GatewayContent, TopicCommand},
-    fields::understood,
+    fields::{DRY, TRACE, understood},
+    hops::{add_hops, hop, name_hops, placed_hop, sign_hops},
     malformed::take_malformed,
     merge::{finish, first_names, merge, tidy},
     parse::{Parser, known_caller, session_object},

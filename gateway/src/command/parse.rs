@@ -11,7 +11,9 @@ use crate::{
     apps::Apps,
     codec::encode::{Encoder, Frames, text_frame},
     command::{
-        fields::{app, audience, checked, client, some_groups, too_large, understood, who},
+        fields::{
+            app, audience, checked, client, some_groups, too_large, understood, understood_by_sends, who,
+        },
         parsed::{
             ClientFilter, CloseWith, CommandRefusal, ParsedCommand, PresenceSeat, SessionCommand, invalid,
         },
@@ -62,7 +64,7 @@ impl Parser {
         };
         let (frames, by_group) = self.frame_event(&text, &to)?;
         let app = to.app.clone();
-        with_id(id, app, ParsedCommand::Send { to, frames, by_group })
+        with_id(id, app, ParsedCommand::Send { to, frames, by_group, dry: false, traced: false })
     }
 
     fn parse_inner(&self, command: &v1::command::Command) -> Result<ParsedCommand, CommandRefusal> {
@@ -141,7 +143,13 @@ impl Parser {
 
     fn send(&self, request: &v1::SendRequest) -> Result<ParsedCommand, CommandRefusal> {
         use v1::send_request::Payload;
-        understood(&request.requires)?;
+        understood_by_sends(&request.requires)?;
+        if request.no_receipt && (request.dry || request.trace) {
+            let what = if request.dry { "dry" } else { "trace" };
+            return Err(invalid(format!(
+                "{what} and no_receipt are both set: what it finds is in the receipt"
+            )));
+        }
         let to = audience(request.to.as_ref(), "to")?;
         let (frames, by_group) = match &request.payload {
             Some(Payload::Text(text)) => {
@@ -163,7 +171,7 @@ impl Parser {
             }
             None => return Err(invalid("payload is missing: set text, binary or framed")),
         };
-        Ok(ParsedCommand::Send { to, frames, by_group })
+        Ok(ParsedCommand::Send { to, frames, by_group, dry: request.dry, traced: request.trace })
     }
 
     /// A text, as an event where it is one. A client that is addressed by one of several groups gets the
@@ -296,6 +304,8 @@ fn once(command: &v1::command::Command) -> Option<(&str, &str)> {
         audience.map(|audience| &*audience.app)
     }
     let (id, app): (&str, &str) = match command {
+        // It does nothing, so in earnest it is no repeat.
+        C::Send(request) if request.dry => return None,
         C::Send(request) => (&request.command_id, app_of(request.to.as_ref())?),
         C::Close(request) => (&request.command_id, app_of(request.to.as_ref())?),
         C::Bind(request) => (&request.command_id, &request.app),

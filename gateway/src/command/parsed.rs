@@ -110,6 +110,10 @@ pub(crate) enum ParsedCommand {
         frames: Frames,
         /// If several groups are named: the event as it is framed for each of them.
         by_group: Vec<Frames>,
+        /// Finds out whom it would reach, and places nothing.
+        dry: bool,
+        /// Its receipt says which way it took.
+        traced: bool,
     },
     Close {
         to: ClientFilter,
@@ -297,9 +301,20 @@ impl ParsedCommand {
         if let Self::Once { id, .. } = self { id } else { "" }
     }
 
-    /// Are both messages to the same single topic, with the same frame for every client?
+    /// Is it a dry run, which places nothing?
+    pub(crate) fn is_dry(&self) -> bool {
+        matches!(self.inner(), Self::Send { dry: true, .. })
+    }
+
+    /// Must its receipt say which way it took?
+    pub(crate) fn is_traced(&self) -> bool {
+        matches!(self.inner(), Self::Send { traced: true, .. })
+    }
+
+    /// Are both messages to the same single topic, with the same frame for every client? A dry run is like nothing.
     pub(crate) fn is_sent_like(&self, other: &Self) -> bool {
-        let (Self::Send { to, by_group, .. }, Self::Send { to: theirs, .. }) = (self.inner(), other.inner())
+        let (Self::Send { to, by_group, dry: false, .. }, Self::Send { to: theirs, dry: false, .. }) =
+            (self.inner(), other.inner())
         else {
             return false;
         };

@@ -83,7 +83,7 @@ impl CommandSource {
 
     pub(super) fn is_retained(&self) -> bool {
         match self {
-            Self::Message(Command::Send(request)) => !request.not_kept,
+            Self::Message(Command::Send(request)) => !request.not_kept && !request.dry,
             Self::Message(_) => false,
             Self::Event(event) => !event.flags.not_kept,
         }

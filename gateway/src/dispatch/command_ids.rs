@@ -2,11 +2,11 @@
 
 use broadgate_proto::v1::{self, command::Command};
 
-/// True for every command with a receipt: the caller may repeat it by the id there, and one that a home orders
+/// True for every command with a receipt, except a dry run, which does nothing: the caller may repeat it by the id there, and one that a home orders
 /// may be asked of two homes while the home moves.
 pub(super) fn needs_id(command: &Command) -> bool {
     match command {
-        Command::Send(request) => !(request.no_receipt && is_to_clients(request.to.as_ref())),
+        Command::Send(request) => !(request.dry || request.no_receipt && is_to_clients(request.to.as_ref())),
         Command::Close(_)
         | Command::Bind(_)
         | Command::Unbind(_)

@@ -1,10 +1,10 @@
 //! The state of commands in flight.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use broadgate_proto::{
     id::{ClientId, Incarnation},
-    v1::{self, command::Command},
+    v1::{self, command::Command, send_request::Payload},
 };
 use broadgate_topics::Topic;
 use tokio::sync::oneshot;
@@ -37,6 +37,8 @@ pub(crate) struct Placing {
     pub(crate) asked: usize,
     /// The caller wants no answer.
     pub(crate) no_receipt: bool,
+    /// If its caller wants to know which way it took.
+    pub(super) tracing: Option<Box<Tracing>>,
 }
 
 /// A command as it was given.
@@ -54,7 +56,16 @@ impl Placing {
         parsed: Result<Arc<ParsedCommand>, CommandRefusal>,
     ) -> Self {
         let given = Given::Alone(source);
-        Self { id, given, parsed, unknown: Vec::new(), malformed: Vec::new(), asked: 0, no_receipt: false }
+        Self {
+            id,
+            given,
+            parsed,
+            unknown: Vec::new(),
+            malformed: Vec::new(),
+            asked: 0,
+            no_receipt: false,
+            tracing: None,
+        }
     }
 
     /// The message for a peer.
@@ -96,6 +107,8 @@ pub(super) struct HomeQuestion {
     pub(super) routed: oneshot::Receiver<Routed>,
     /// The topics that are counted, if that is the question.
     pub(super) counted: Option<(ClientScope, Vec<Topic>)>,
+    /// If the command is traced.
+    pub(super) traced: Option<AskedHome>,
 }
 
 /// What clients are counted by.
@@ -103,4 +116,32 @@ pub(super) struct HomeQuestion {
 pub(super) enum ClientScope {
     Groups,
     Uids,
+}
+
+/// A traced send that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Tracing {
+    pub(super) since: Instant,
+    /// Of the payload.
+    pub(super) bytes: usize,
+}
+
+/// When a home was asked, and which.
+#[derive(Debug)]
+pub(super) struct AskedHome {
+    pub(super) at: Instant,
+    /// None while there is no ring.
+    pub(super) home: Option<Incarnation>,
+}
+
+impl Tracing {
+    /// Of a send that is taken now, if it asks for a trace.
+    pub(super) fn of(request: &v1::SendRequest) -> Option<Box<Self>> {
+        let bytes = match &request.payload {
+            Some(Payload::Text(text)) => text.len(),
+            Some(Payload::Binary(bytes) | Payload::Framed(bytes)) => bytes.len(),
+            None => 0,
+        };
+        request.trace.then(|| Box::new(Self { since: Instant::now(), bytes }))
+    }
 }

@@ -15,6 +15,7 @@ mod pending;
 mod removed;
 mod route;
 mod status;
+mod trace;
 pub(crate) mod upcalls;
 mod via_home;
 

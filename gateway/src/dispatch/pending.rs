@@ -17,7 +17,7 @@ use tonic::Code;
 
 use crate::{
     cluster::links::SentCommands,
-    command::{Cursor, ParsedCommand, finish, merge, not_found, refusal, tidy},
+    command::{Cursor, ParsedCommand, finish, merge, not_found, refusal, sign_hops, tidy},
     dispatch::{
         dispatcher::Dispatcher,
         in_flight::{HomeQuestion, Placing},
@@ -101,7 +101,10 @@ impl PlacedBatch {
                     Some(Answer::Error(_)) | None if placing.asked > 1 => {
                         gathered.missing.insert(name.clone());
                     }
-                    Some(answer) => gathered.add(answer),
+                    Some(mut answer) => {
+                        sign_hops(&mut answer, || name.clone());
+                        gathered.add(answer);
+                    }
                     None => drop(gathered.missing.insert(name.clone())),
                 }
             }
@@ -161,7 +164,8 @@ impl Dispatcher {
                 self.homes.settle(if changes { carried.touched.clone() } else { Vec::new() })
             });
             let settled = join_all(settling).await;
-            for (carried, missing) in carried.into_iter().zip(settled) {
+            for (mut carried, missing) in carried.into_iter().zip(settled) {
+                sign_hops(&mut carried.answer, || self.me.load().name.clone());
                 let gathered = &mut gathered[carried.index];
                 gathered.missing.extend(missing.iter().map(|home| self.peers.name(*home)));
                 if placings.get(carried.index).is_some_and(Placing::changes_members) {
@@ -215,6 +219,9 @@ impl Dispatcher {
         }
         if let Answer::Receipt(receipt) = &mut answer {
             receipt.command_id = parsed.command_id().to_owned();
+            if let Some(tracing) = &placing.tracing {
+                receipt.trace = Some(self.whole_trace(tracing, receipt.trace.take(), &missing));
+            }
         }
         match &mut answer {
             Answer::Status(status) => self.add_membership(status),

@@ -18,12 +18,13 @@ use tonic::Code;
 
 use crate::{
     command::{
-        ChannelEvent, CommandRefusal, CommandSource, Concerns, ParsedCommand, refusal, take_malformed,
+        ChannelEvent, CommandRefusal, CommandSource, Concerns, DRY, ParsedCommand, TRACE, refusal,
+        take_malformed,
     },
     dispatch::{
         command_ids::{command_id, needs_id, set_command_id},
         dispatcher::Dispatcher,
-        in_flight::{Direct, Placing, PlacingRight},
+        in_flight::{Direct, Placing, PlacingRight, Tracing},
         installed::Installed,
         pending::{Parts, PlacedBatch, RemotePart},
         via_home::Homed,
@@ -178,7 +179,15 @@ impl Dispatcher {
                 parsed,
             );
         };
-        let no_receipt = matches!(&command, Command::Send(request) if request.no_receipt);
+        let mut tracing = None;
+        let mut no_receipt = false;
+        if let Command::Send(request) = &mut command {
+            no_receipt = request.no_receipt;
+            if request.dry || request.trace {
+                require_of_peers(request);
+                tracing = Tracing::of(request);
+            }
+        }
         if command_id(&mut command).is_some_and(|id| id.is_empty()) && needs_id(&command) {
             // A command that a home orders may have to be repeated at the next home.
             set_command_id(&mut command, self.make_id());
@@ -192,7 +201,7 @@ impl Dispatcher {
             parsed = self.parser.parse(&command);
         }
         let placing = Placing::new(id, CommandSource::Message(command), parsed);
-        Placing { malformed, no_receipt, ..placing }
+        Placing { malformed, no_receipt, tracing, ..placing }
     }
 
     fn parse_event(&self, id: u64, event: ChannelEvent, command_id: Option<String>) -> Placing {
@@ -301,6 +310,15 @@ impl Dispatcher {
         answer.unwrap_or_else(|| {
             v1::answer::Answer::Error(refusal(Code::Internal, "the command was not answered"))
         })
+    }
+}
+
+/// What the gateways that get this send must know: of an earlier version, one would send a dry run in earnest. A
+/// message of which one cannot say what it did is delivered all the same.
+fn require_of_peers(request: &mut v1::SendRequest) {
+    request.requires.retain(|word| word != TRACE);
+    if request.dry && !request.requires.iter().any(|word| word == DRY) {
+        request.requires.push(DRY.to_owned());
     }
 }
 

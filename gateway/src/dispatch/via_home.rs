@@ -16,6 +16,7 @@ use crate::{
         dispatcher::Dispatcher,
         in_flight::{ClientScope, HomeQuestion, Placing, PlacingRight},
         pending::Parts,
+        trace::take_taken,
     },
 };
 
@@ -108,14 +109,16 @@ impl Homed {
                 dispatcher.homes.send(ClusterEvent::Route { topic, op, reply: None }).await;
             }
             Self::Whole(topic, op) => {
+                let traced = placing.tracing.is_some().then(|| dispatcher.asks_home(topic));
                 let routed = dispatcher.homes.route(topic.clone(), op.clone()).await;
-                parts.homed.push(HomeQuestion { index, routed, counted: None });
+                parts.homed.push(HomeQuestion { index, routed, counted: None, traced });
             }
             Self::Counts(what, by_home) => {
                 for topics in by_home.values() {
                     let routed =
                         dispatcher.homes.route(topics[0].clone(), HomeOp::Count(topics.clone())).await;
-                    parts.homed.push(HomeQuestion { index, routed, counted: Some((*what, topics.clone())) });
+                    let counted = Some((*what, topics.clone()));
+                    parts.homed.push(HomeQuestion { index, routed, counted, traced: None });
                 }
             }
         }
@@ -135,7 +138,7 @@ impl Dispatcher {
 
     /// Waits for a home's answer; if no home can give one, asks every gateway instead.
     pub(super) async fn answered(self: &Arc<Self>, asked: HomeQuestion, placing: &Placing) -> Answered {
-        let HomeQuestion { routed, counted, .. } = asked;
+        let HomeQuestion { routed, counted, traced, .. } = asked;
         let no_home = match routed.await {
             Ok(Routed::Reply(HomeReply::Busy)) => {
                 return failed(
@@ -143,7 +146,10 @@ impl Dispatcher {
                 );
             }
             Ok(Routed::Reply(reply)) => match self.read(reply, counted.as_ref()) {
-                Some(answered) => return as_asked(answered, placing),
+                Some(mut answered) => {
+                    self.note_asked(&mut answered.answer, traced, placing);
+                    return as_asked(answered, placing);
+                }
                 None => counted,
             },
             Ok(Routed::NoHome) => counted,
@@ -154,7 +160,9 @@ impl Dispatcher {
         }
         let command = no_home.map_or_else(|| placing.message(), |(what, topics)| count(what, &topics));
         let answer = Box::pin(self.run_by(command, None, PlacingRight::Everywhere, None)).await;
-        everywhere(answer)
+        let mut answered = everywhere(answer);
+        self.note_asked(&mut answered.answer, traced, placing);
+        answered
     }
 
     /// None if the home cannot answer.
@@ -170,6 +178,7 @@ impl Dispatcher {
                     // Clients that got it the first time have it at another position.
                     receipt.ordered = !receipt.repeated;
                     receipt.position = done.position.map(position_text);
+                    self.note_home(receipt, done.trace);
                 }
                 Some(Answered { answer, missing: done.missing, epoch: done.epoch, names: Vec::new() })
             }
@@ -298,7 +307,10 @@ fn count(what: ClientScope, topics: &[Topic]) -> Command {
 /// An answer that was gathered from every gateway already lists who is missing.
 fn everywhere(mut answer: Answer) -> Answered {
     let coverage = match &mut answer {
-        Answer::Receipt(receipt) => receipt.coverage.take(),
+        Answer::Receipt(receipt) => {
+            receipt.trace.iter_mut().for_each(take_taken);
+            receipt.coverage.take()
+        }
         Answer::Count(reply) => {
             // The home was asked about the topics only.
             reply.app = None;

@@ -104,7 +104,8 @@ impl Shard {
             return PartialAnswer::Elsewhere;
         }
         let receipt = match order {
-            ParsedCommand::Send { to, frames, by_group } => self.send(to, frames, by_group),
+            ParsedCommand::Send { to, frames, by_group, dry: true, .. } => self.dry_run(to, frames, by_group),
+            ParsedCommand::Send { to, frames, by_group, .. } => self.send(to, frames, by_group),
             ParsedCommand::Close { to, closing } => self.close(to, closing),
             ParsedCommand::Bind { app, client, uid, exclusive: true, .. } => {
                 self.bind_alone(app, *client, uid)
@@ -344,7 +345,7 @@ fn add_touched(directory: &Directory, order: &ParsedCommand, touched: &mut Vec<T
 }
 
 /// The form of a message that a client gets, by the group in which it is reached.
-fn form_for<'a>(
+pub(super) fn form_for<'a>(
     directory: &Directory,
     slot: Slot,
     to: &ClientFilter,

@@ -76,8 +76,16 @@ pub(super) fn newcomer(address: SocketAddr) -> Newcomer {
 /// A text to a group, under an id.
 pub(super) fn to_group(group: &str, id: &str, text: &str) -> Arc<ParsedCommand> {
     let to = ClientFilter { app: "default".into(), groups: vec![group.into()], ..ClientFilter::default() };
-    let order = ParsedCommand::Send { to, frames: ENCODER.text(text.as_bytes()), by_group: Vec::new() };
+    let frames = ENCODER.text(text.as_bytes());
+    let order = ParsedCommand::Send { to, frames, by_group: Vec::new(), dry: false, traced: false };
     Arc::new(ParsedCommand::Once { app: "default".into(), id: id.into(), order: Box::new(order) })
+}
+
+/// The same as a dry run, which has no id.
+pub(super) fn dry_to_group(group: &str, text: &str) -> Arc<ParsedCommand> {
+    let to = ClientFilter { app: "default".into(), groups: vec![group.into()], ..ClientFilter::default() };
+    let frames = ENCODER.text(text.as_bytes());
+    Arc::new(ParsedCommand::Send { to, frames, by_group: Vec::new(), dry: true, traced: false })
 }
 
 /// How many clients each receipt counts, and whether it is that of a repeat.

@@ -29,6 +29,7 @@ mod close;
 pub(crate) mod counters;
 mod directory;
 mod drive;
+mod dry_run;
 mod ending;
 mod events;
 mod execute;

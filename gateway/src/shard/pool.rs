@@ -1,13 +1,13 @@
 //! The shards of a gateway: commands and notices to those of them that they concern.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use broadgate_proto::v1::{self, answer::Answer};
 use broadgate_topics::Topic;
 use tokio::sync::oneshot;
 
 use crate::{
-    command::{Concerns, ParsedCommand, merge, not_found, tidy},
+    command::{Concerns, ParsedCommand, merge, not_found, placed_hop, tidy},
     shard::{
         mailbox::{Mailbox, ShardMessage},
         notice::Notice,
@@ -24,8 +24,17 @@ pub(crate) struct Pool {
 /// Orders that are in the mailboxes.
 pub(crate) struct Executing {
     orders: Vec<(usize, Arc<ParsedCommand>)>,
-    /// For each shard that was asked: which of the orders, and its answer to come.
-    shards: Vec<(Vec<usize>, oneshot::Receiver<Vec<ShardOutcome>>)>,
+    /// The shards that were asked.
+    shards: Vec<AskedShard>,
+    /// When they were, if an order is traced.
+    traced_since: Option<Instant>,
+}
+
+/// A shard that was asked: which of the orders, and its answer to come.
+struct AskedShard {
+    number: usize,
+    places: Vec<usize>,
+    parts: oneshot::Receiver<Vec<ShardOutcome>>,
 }
 
 /// What all shards together have made of one order.
@@ -101,17 +110,18 @@ impl Pool {
         for (place, (_, order)) in orders.iter().enumerate() {
             self.shards_of(order, |shard| lists[shard].push(place));
         }
+        let traced_since = orders.iter().any(|(_, order)| order.is_traced()).then(Instant::now);
         let mut shards = Vec::new();
-        for (mailbox, places) in self.shards.iter().zip(lists) {
+        for (number, (mailbox, places)) in self.shards.iter().zip(lists).enumerate() {
             if places.is_empty() {
                 continue;
             }
             let list = places.iter().map(|&place| Arc::clone(&orders[place].1)).collect();
             let (reply, parts) = oneshot::channel();
             mailbox.send(ShardMessage::Execute { orders: list, reply: Some(reply) }).await;
-            shards.push((places, parts));
+            shards.push(AskedShard { number, places, parts });
         }
-        Executing { orders, shards }
+        Executing { orders, shards, traced_since }
     }
 
     /// Calls `to` for every shard that an order concerns: a client's shard alone is asked about it, all
@@ -147,10 +157,14 @@ impl Executing {
         let mut merged: Vec<Option<Answer>> = self.orders.iter().map(|_| None).collect();
         let mut counted: Vec<Vec<Stats>> = self.orders.iter().map(|_| Vec::new()).collect();
         let mut touched: Vec<Vec<Topic>> = self.orders.iter().map(|_| Vec::new()).collect();
-        for (places, parts) in self.shards {
+        let mut hops: Vec<(usize, v1::HopShard)> = Vec::new();
+        for AskedShard { number, places, parts } in self.shards {
             // A shard that has ended has no clients either.
             for (place, done) in places.into_iter().zip(parts.await.unwrap_or_default()) {
                 touched[place].extend(done.touched);
+                if self.traced_since.is_some() && self.orders[place].1.is_traced() {
+                    hops.extend(shard_hop(number, &done.part).map(|hop| (place, hop)));
+                }
                 match done.part {
                     PartialAnswer::Answer(answer) => merge(&mut merged[place], answer),
                     PartialAnswer::Stats(part) => counted[place].push(part),
@@ -161,7 +175,7 @@ impl Executing {
         }
         let mut all = Vec::with_capacity(self.orders.len());
         let parts = self.orders.into_iter().zip(merged).zip(counted).zip(touched);
-        for ((((index, order), answer), counted), mut touched) in parts {
+        for (place, ((((index, order), answer), counted), mut touched)) in parts.enumerate() {
             let answer = match (answer, order.one_client()) {
                 _ if !counted.is_empty() => Some(Answer::Status(stats(counted))),
                 (None, Some(client)) => Some(Answer::Error(not_found(client))),
@@ -171,6 +185,10 @@ impl Executing {
             tidy(&order, &mut answer);
             if let Answer::Receipt(receipt) = &mut answer {
                 receipt.gateways = 1;
+                if let Some(since) = self.traced_since.filter(|_| order.is_traced()) {
+                    let own = hops.iter().filter(|(of, _)| *of == place).map(|(_, hop)| hop.clone());
+                    receipt.trace = Some(placed_hop(since.elapsed(), own.collect()));
+                }
             }
             touched.sort_unstable();
             touched.dedup();
@@ -178,4 +196,11 @@ impl Executing {
         }
         all
     }
+}
+
+/// A shard's part in the trace of a send.
+fn shard_hop(number: usize, part: &PartialAnswer) -> Option<v1::HopShard> {
+    let PartialAnswer::Answer(Answer::Receipt(receipt)) = part else { return None };
+    let shard = u32::try_from(number).unwrap_or(u32::MAX);
+    Some(v1::HopShard { shard, clients: receipt.clients, drops: receipt.drops.clone() })
 }

@@ -24,6 +24,14 @@ pub trait Content: Debug + Clone + 'static {
     fn retained_as(_command: &Self::Command) -> Option<u128> {
         None
     }
+    /// Whether it only finds out whom it would reach: it takes no place in the topic's order and is not retained.
+    fn is_dry(_command: &Self::Command) -> bool {
+        false
+    }
+    /// Whether its outcome must say which way it took.
+    fn is_traced(_command: &Self::Command) -> bool {
+        false
+    }
     /// Merges another gateway's answer.
     fn merge(all: &mut Option<Self::Answer>, part: Self::Answer);
 }

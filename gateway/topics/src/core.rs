@@ -231,7 +231,7 @@ impl<C: Content> Core<C> {
                 if !wanted {
                     self.routes.finish(id);
                 }
-                self.offer(Question { origin, topic: topic.clone(), op });
+                self.offer(Question { origin, topic: topic.clone(), op, since: self.shared.now });
             } else {
                 self.routes.ask(&mut self.shared, home, (id, wanted), topic, op);
             }

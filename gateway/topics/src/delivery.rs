@@ -7,7 +7,7 @@ use std::{
 
 use broadgate_proto::{id::Incarnation, v1::Epoch};
 
-use crate::{content::Content, parking::ReplyTarget, retention::Position, topic::Topic};
+use crate::{content::Content, parking::ReplyTarget, retention::Position, topic::Topic, trace::PendingTrace};
 
 /// A forwarded command with unanswered gateways.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(super) struct PendingDelivery<C: Content> {
     pub(super) stale: bool,
     pub(super) since: Duration,
     pub(super) position: Option<Position>,
+    pub(super) trace: Option<Box<PendingTrace>>,
     /// The topic in which a gateway will have a client after this.
     pub(super) expects: Option<Topic>,
 }

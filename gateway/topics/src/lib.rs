@@ -18,6 +18,7 @@
 //! | `own.rs`, `interest.rs`, `settle.rs`, `needs.rs` | the interest of our own clients, and what homes know of it |
 //! | `entrances.rs` | clients that enter a group and need its state |
 //! | `serve.rs`, `delivery.rs`, `home.rs`, `parking.rs` | the topics whose home we are |
+//! | `trace.rs` | what a home notes of traced commands |
 //! | `ask.rs`, `routes.rs` | our callers' questions to homes |
 //! | `retention.rs`, `budget.rs`, `parcels.rs` | retained messages of groups: histories, last values, their budget, their next homes |
 //! | `watch.rs` | changes for watchers of groups |
@@ -69,6 +70,9 @@ mod shared;
 mod shares;
 mod step;
 mod topic;
+mod trace;
+#[cfg(test)]
+mod trace_tests;
 mod watch;
 
 pub use self::{
@@ -86,7 +90,8 @@ pub use self::{
     report::ReportSubscription,
     retention::{HandedOver, HistoryPage, Position, Retention, RetentionRule, RetentionRules},
     step::{
-        Effect, Entered, HomeOp, HomeOutcome, HomeReply, Input, LinkMessage, NotPresent, ReplyTo, Ticket,
+        Effect, Entered, HomeOp, HomeOutcome, HomeReply, HomeTrace, Input, LinkMessage, NotPresent, ReplyTo,
+        Ticket,
     },
     topic::{Topic, TopicKind},
     watch::Pattern,

@@ -122,7 +122,8 @@ impl<C: Content> Core<C> {
             LinkMessage::InterestAck(serial) => own.interest_acked(shared, peer, serial),
             LinkMessage::Ask { id, topic, op } => {
                 let origin = if id == 0 { ReplyTarget::None } else { ReplyTarget::Peer(peer, id) };
-                self.offer(Question { origin, topic, op });
+                let since = shared.now;
+                self.offer(Question { origin, topic, op, since });
             }
             LinkMessage::Reply { id, reply } => {
                 if let Some(topic) = self.routes.replied(shared, id, reply) {

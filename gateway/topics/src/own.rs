@@ -298,7 +298,12 @@ impl<C: Content> OwnTopics<C> {
         command: C::Command,
     ) {
         let (peer, session) = from;
-        if !self.takes_from(shared, peer, &topic, at) {
+        let is_taken = if C::is_dry(&command) {
+            Self::is_home_of(shared, peer, &topic)
+        } else {
+            self.takes_from(shared, peer, &topic, at)
+        };
+        if !is_taken {
             shared.dropped("stale_delivery");
             if id > 0 {
                 shared.send_if_open(peer, LinkMessage::Placed { id, placed: None });
@@ -321,8 +326,13 @@ impl<C: Content> OwnTopics<C> {
         topic: &Topic,
         at: TopicPosition,
     ) -> bool {
-        let Some(spoke) = shared.peers.get(peer).map(|peer| peer.spoke) else { return false };
-        shared.rings.home_since(peer, topic, spoke) && self.rises(topic, at)
+        Self::is_home_of(shared, peer, topic) && self.rises(topic, at)
+    }
+
+    /// Whether a gateway has been the topic's home since it sent its last frame.
+    fn is_home_of(shared: &Shared<C>, peer: Incarnation, topic: &Topic) -> bool {
+        let spoke = shared.peers.get(peer).map(|peer| peer.spoke);
+        spoke.is_some_and(|spoke| shared.rings.home_since(peer, topic, spoke))
     }
 
     /// Whether this is later than everything so far in the topic's order.

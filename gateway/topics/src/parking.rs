@@ -26,6 +26,8 @@ pub(super) struct Question<C: Content> {
     pub(super) origin: ReplyTarget,
     pub(super) topic: Topic,
     pub(super) op: HomeOp<C>,
+    /// When it came.
+    pub(super) since: Duration,
 }
 
 /// A first-in first-out queue, bounded in time and size.

@@ -20,6 +20,7 @@ use crate::{
     shared::Shared,
     step::{Effect, HomeOp, HomeOutcome, HomeReply, LinkMessage, ReplyTo},
     topic::{Topic, TopicKind},
+    trace::PendingTrace,
     watch::WatchedGroup,
 };
 
@@ -111,10 +112,10 @@ impl<C: Content> Homes<C> {
     }
 
     fn serve(&mut self, shared: &mut Shared<C>, own: &mut OwnTopics<C>, asked: Question<C>) {
-        let Question { origin, topic, op } = asked;
+        let Question { origin, topic, op, since } = asked;
         let epoch = shared.members.epoch;
         match op {
-            HomeOp::Deliver(command) => self.deliver(shared, own, origin, topic, command),
+            HomeOp::Deliver(command) => self.deliver(shared, own, (origin, since), topic, command),
             HomeOp::Count(topics) => {
                 // A topic that has moved would be counted as empty.
                 if !topics.iter().all(|topic| shared.is_home(topic)) {
@@ -174,16 +175,27 @@ impl<C: Content> Homes<C> {
         TopicPosition { tenure, number: self.number }
     }
 
+    /// Where the topic's order is, for what takes no place in it.
+    fn present_place(&self, epoch: Epoch, topic: &Topic) -> TopicPosition {
+        let tenure = self.topics.get(topic).map_or(epoch, |home| home.tenure);
+        TopicPosition { tenure, number: self.number }
+    }
+
     fn deliver(
         &mut self,
         shared: &mut Shared<C>,
         own: &mut OwnTopics<C>,
-        origin: ReplyTarget,
+        (origin, asked): (ReplyTarget, Duration),
         topic: Topic,
         command: C::Command,
     ) {
-        let at = self.next_place(shared.members.epoch, &topic, shared.now);
-        if self.reporting.has(&topic) {
+        let is_dry = C::is_dry(&command);
+        let at = if is_dry {
+            self.present_place(shared.members.epoch, &topic)
+        } else {
+            self.next_place(shared.members.epoch, &topic, shared.now)
+        };
+        if !is_dry && self.reporting.has(&topic) {
             shared.out.push(Effect::Ordered(topic.clone(), command.clone()));
         }
         let bytes = C::bytes(&command);
@@ -197,14 +209,18 @@ impl<C: Content> Homes<C> {
             missing: shared.peers.unsynced().into_iter().collect(),
             stale: false,
             since: shared.now,
+            // A command that is not retained has none.
             position: shared.retained.add(&topic, at, &command, shared.now),
+            trace: PendingTrace::of(shared, asked, at, &command),
             expects: None,
         };
         let wanted = origin != ReplyTarget::None;
         let id = if wanted { self.deliveries.next() } else { 0 };
         for gateway in self.concerned(shared, &topic, &command) {
             if gateway == shared.me {
-                own.rises(&topic, at);
+                if !is_dry {
+                    own.rises(&topic, at);
+                }
                 let back = if wanted { ReplyTo::Own(id) } else { ReplyTo::None };
                 let (topic, command) = (topic.clone(), command.clone());
                 shared.out.push(Effect::Place { back, topic, at, command });
@@ -215,6 +231,7 @@ impl<C: Content> Homes<C> {
             } else {
                 shared.dropped("peer_unreachable");
                 delivery.missing.insert(gateway);
+                delivery.trace.iter_mut().for_each(|pending| pending.unreachable(gateway));
                 continue;
             }
             delivery.waiting.insert(gateway);
@@ -309,6 +326,7 @@ impl<C: Content> Homes<C> {
                 gateways: delivery.gateways,
                 missing: delivery.missing.into_iter().collect(),
                 position: delivery.position,
+                trace: delivery.trace.map(|pending| Box::new(pending.ended(shared.now))),
             })
         };
         self.reply(shared, delivery.origin, reply);

@@ -120,6 +120,25 @@ pub struct HomeOutcome<C: Content> {
     pub missing: Vec<Incarnation>,
     /// Its position in the group's history, if there is one.
     pub position: Option<Position>,
+    /// If the command is traced.
+    pub trace: Option<Box<HomeTrace>>,
+}
+
+/// What a home did with a traced command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeTrace {
+    /// The home.
+    pub home: Incarnation,
+    /// How long the command waited until all gateways had synced.
+    pub parked: Duration,
+    /// Its position in the topic's order; none if it took none.
+    pub at: Option<TopicPosition>,
+    /// The time from the question to the last gateway's answer.
+    pub took: Duration,
+    /// Gateways that had not synced when it was placed.
+    pub unsynced: Vec<Incarnation>,
+    /// Gateways with clients in the topic to which it could not be sent.
+    pub unreachable: Vec<Incarnation>,
 }
 
 /// A frame from one gateway to another. A link preserves the order.

@@ -94,6 +94,118 @@ pub struct Receipt {
     /// For a send to one group that has a history: its position there.
     #[prost(message, optional, tag = "9")]
     pub position: ::core::option::Option<HistoryPosition>,
+    /// If SendRequest.trace asked for it.
+    #[prost(message, optional, tag = "10")]
+    pub trace: ::core::option::Option<SendTrace>,
+}
+/// The way of one send through the cluster. Times are microseconds of single
+/// gateways: the clocks of hosts are never compared.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SendTrace {
+    /// As the caller sent it in the metadata or HTTP header `traceparent` of a single
+    /// call (W3C Trace Context); "" if it sent none, or one that is not well-formed.
+    #[prost(string, tag = "1")]
+    pub traceparent: ::prost::alloc::string::String,
+    /// From taking the command to this receipt, at the gateway that took it.
+    #[prost(uint64, tag = "2")]
+    pub took_us: u64,
+    /// In the order in which they are reached: the gateway that took the command, its
+    /// home, the gateways that placed it, those that did not. A gateway of an earlier
+    /// version reports no hop of its own; Receipt.gateways counts it all the same.
+    #[prost(message, repeated, tag = "3")]
+    pub hops: ::prost::alloc::vec::Vec<Hop>,
+    /// Hops beyond 512.
+    #[prost(uint32, tag = "4")]
+    pub hops_left_out: u32,
+}
+/// One step of a traced send.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Hop {
+    /// The name of the gateway; between gateways, its incarnation.
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+    /// Since that gateway got the command, by its own clock.
+    #[prost(uint64, tag = "2")]
+    pub at_us: u64,
+    #[prost(oneof = "hop::Step", tags = "3, 4, 5, 6, 7")]
+    pub step: ::core::option::Option<hop::Step>,
+}
+/// Nested message and enum types in `Hop`.
+pub mod hop {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Step {
+        #[prost(message, tag = "3")]
+        Taken(super::HopTaken),
+        #[prost(message, tag = "4")]
+        Asked(super::HopAsked),
+        #[prost(message, tag = "5")]
+        Ordered(super::HopOrdered),
+        #[prost(message, tag = "6")]
+        Placed(super::HopPlaced),
+        #[prost(message, tag = "7")]
+        Failed(super::HopFailed),
+    }
+}
+/// It took the command from its caller.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HopTaken {
+    /// As CloseRequest.by: `token:NAME`, `worker:NAME`, `secret` and so on.
+    #[prost(string, tag = "1")]
+    pub caller: ::prost::alloc::string::String,
+    /// Of the payload.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+}
+/// It asked the home of the command's one topic.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HopAsked {
+    /// The home's name: the same as the gateway's if it is the home itself.
+    #[prost(string, tag = "1")]
+    pub home: ::prost::alloc::string::String,
+    /// From asking to the reply, less the time that the home reports as its own: the
+    /// link there and back, and the queues at both ends. 0 if the home is the gateway
+    /// itself, did not answer, or is of an earlier version.
+    #[prost(uint64, tag = "2")]
+    pub link_us: u64,
+}
+/// It is the home, and gave the command its place in the topic's order.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HopOrdered {
+    /// How long the command waited for gateways to sync; 0 if it did not wait.
+    #[prost(uint64, tag = "1")]
+    pub parked_us: u64,
+    /// TERM.COUNT/NUMBER, as in InspectReply.position; "" in a dry run.
+    #[prost(string, tag = "2")]
+    pub position: ::prost::alloc::string::String,
+    /// In the group's history; 0 if it has none, or in a dry run.
+    #[prost(uint64, tag = "3")]
+    pub history_offset: u64,
+    /// From getting the command to the last gateway's answer.
+    #[prost(uint64, tag = "4")]
+    pub took_us: u64,
+}
+/// Its shards placed the message in the outboxes of their clients; in a dry run,
+/// would have.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HopPlaced {
+    #[prost(message, repeated, tag = "1")]
+    pub shards: ::prost::alloc::vec::Vec<HopShard>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HopShard {
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    #[prost(uint64, tag = "2")]
+    pub clients: u64,
+    /// By reason, as in Receipt.drops.
+    #[prost(map = "string, uint64", tag = "3")]
+    pub drops: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+}
+/// Its clients may not have got the message: it is in Coverage.missing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HopFailed {
+    #[prost(enumeration = "HopTrouble", tag = "1")]
+    pub trouble: i32,
 }
 /// A position in the history of a group.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -236,6 +348,45 @@ pub struct ViewChange {
     /// The number of members of the view. If the result has another, the receiver requests the whole view.
     #[prost(uint32, tag = "6")]
     pub members: u32,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HopTrouble {
+    Unspecified = 0,
+    /// It was asked, and did not answer in time (the link timeout), or refused.
+    NoAnswer = 1,
+    /// The home has no open link to it, or it accepts no more on that.
+    Unreachable = 2,
+    /// It had not told the home which clients it has, and may have some.
+    NotSynced = 3,
+    /// It is registered at another register only.
+    Outside = 4,
+}
+impl HopTrouble {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HOP_TROUBLE_UNSPECIFIED",
+            Self::NoAnswer => "HOP_TROUBLE_NO_ANSWER",
+            Self::Unreachable => "HOP_TROUBLE_UNREACHABLE",
+            Self::NotSynced => "HOP_TROUBLE_NOT_SYNCED",
+            Self::Outside => "HOP_TROUBLE_OUTSIDE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HOP_TROUBLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "HOP_TROUBLE_NO_ANSWER" => Some(Self::NoAnswer),
+            "HOP_TROUBLE_UNREACHABLE" => Some(Self::Unreachable),
+            "HOP_TROUBLE_NOT_SYNCED" => Some(Self::NotSynced),
+            "HOP_TROUBLE_OUTSIDE" => Some(Self::Outside),
+            _ => None,
+        }
+    }
 }
 /// Kinds of members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -3677,6 +3828,21 @@ pub struct SendRequest {
     /// Excludes it from the group's last value and history.
     #[prost(bool, tag = "10")]
     pub not_kept: bool,
+    /// The receipt says which way the message took: Receipt.trace. List `trace` in
+    /// `requires` if a receipt without it is of no use: a gateway that does not know it
+    /// then refuses. Gateways of earlier versions that it crosses deliver it all the
+    /// same, and report no hops. Not with `no_receipt`.
+    #[prost(bool, tag = "11")]
+    pub trace: bool,
+    /// A dry run: finds the clients that the message would reach, and places nothing.
+    /// It takes no place in the topic's order, in its history or as its last value; its
+    /// command_id is not remembered and not in the receipt, which counts what would have
+    /// been reached and dropped. List `dry` in `requires`: a gateway that does not know
+    /// it would send in earnest. Gateways that pass it on list it there for each other,
+    /// so one of an earlier version refuses its part, and is missing. Not with
+    /// `no_receipt`.
+    #[prost(bool, tag = "12")]
+    pub dry: bool,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "send_request::Payload", tags = "3, 4, 5")]
@@ -6923,6 +7089,30 @@ pub struct Done {
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "5")]
     pub position: ::core::option::Option<HistoryPlace>,
+    /// Of a traced send; its answer's receipt has the hops of the gateways.
+    #[prost(message, optional, tag = "6")]
+    pub trace: ::core::option::Option<HomeHop>,
+}
+/// The home's own part in the trace of a send.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HomeHop {
+    /// Its incarnation.
+    #[prost(string, tag = "1")]
+    pub home: ::prost::alloc::string::String,
+    /// How long the command was parked.
+    #[prost(uint64, tag = "2")]
+    pub parked_us: u64,
+    /// Absent in a dry run.
+    #[prost(message, optional, tag = "3")]
+    pub at: ::core::option::Option<Place>,
+    /// From getting the command to the last answer.
+    #[prost(uint64, tag = "4")]
+    pub took_us: u64,
+    /// Incarnations, when it was placed: had not synced, or could not be reached.
+    #[prost(string, repeated, tag = "5")]
+    pub unsynced: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub unreachable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Counted {
