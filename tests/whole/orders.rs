@@ -107,6 +107,32 @@ async fn drained_gateway_says_who_wanted_it() {
     }
 }
 
+/// A time that is too short is said in words, wherever on the way it ends.
+#[tokio::test]
+async fn short_times_are_said_in_words() {
+    let cluster = Cluster::quiet(2).start().await;
+    for time in ["1ms", "2ms", "3ms", "5ms", "8ms", "13ms", "21ms"] {
+        for args in [
+            &["status"][..],
+            &["whoami"],
+            &["top", "--once"],
+            &["clients"],
+            &["group", "x"],
+            &["send", "--uid", "x", "x"],
+            &["watch", "--group", "x", "--json"],
+            &["tap", "--uid", "x", "--for", "1s"],
+        ] {
+            // These go on if the time was enough: a nonsensical app ends them.
+            let app = if ["watch", "tap"].contains(&args[0]) { &["--app", "none"][..] } else { &[] };
+            let (code, _, err) = cluster.run(&[args, app, &["--timeout", time]].concat());
+            assert!(!err.contains("gRPC code") && !err.contains("expired"), "{args:?} {time}: {err}");
+            // A message that may have been sent is no cluster that cannot be reached.
+            let may = if args[0] == "send" { &[0, 1, 3, 5][..] } else { &[0, 3, 4, 5] };
+            assert!(may.contains(&code), "{args:?} {time}: {code} {err}");
+        }
+    }
+}
+
 /// `whoami` is the way to see whether a profile works, for any token and for the secret.
 #[tokio::test]
 async fn whoami_says_what_a_caller_may() {
