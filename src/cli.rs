@@ -73,7 +73,7 @@ enum CliCommand {
     Uids(operate::UidsArgs),
     /// Show who you are to the cluster: name, role, apps and rights of your token
     Whoami(operate::WhoAmIArgs),
-    /// Say why connections have ended, and why clients were refused
+    /// Say why connections have ended, why clients were refused, and whether a client got a message
     Why(operate::WhyArgs),
     /// Show live what clients do and what is sent to them
     Tap(operate::TapArgs),

@@ -77,11 +77,12 @@ pub mod v1 {
         GatewayCounters, GatewayEvidence, GatewayStatus, Handshake, Header, HistoryMessage, HistoryPosition,
         HistoryReply, Hop, HopShard, HopTrouble, InspectReply, InspectRequest, LastValueReply,
         ListClientsReply, ListNamesReply, Member, MemberState, NamedCount, OnlineReply, OperatorEvent,
-        PresenceMember, Receipt, RedisReader, RefusedClient, Role, RosterReply, SendTrace, Session,
-        ShardStatus, StatusReply, TapEvent, TapEvents, TapKind, TapRequest, TapStart, TopApp, TopBy,
-        TopCaller, TopClient, TopGroup, TopReply, TopRequest, TopSort, TopicClients, TopicHistory,
-        TopicValue, View, WorkerStatus, ended_request, history_message, hop, inspect_request,
-        last_value_reply, tap_event, tap_request,
+        PresenceMember, Receipt, RedisReader, RefusedClient, Role, RosterReply, SendTrace, SendsMemory,
+        SendsReply, SendsRequest, SentClient, SentCommand, SentMove, Session, ShardStatus, StatusReply,
+        TapEvent, TapEvents, TapKind, TapRequest, TapStart, TopApp, TopBy, TopCaller, TopClient, TopGroup,
+        TopReply, TopRequest, TopSort, TopicClients, TopicHistory, TopicValue, View, WorkerStatus,
+        ended_request, history_message, hop, inspect_request, last_value_reply, sends_request, tap_event,
+        tap_request,
     };
 }
 

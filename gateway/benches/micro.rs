@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use broadgate_gateway::bench::{Fanout, Framing, Group, Message};
+use broadgate_gateway::bench::{Fanout, Framing, Group, Message, RememberedSends};
 use divan::{
     Bencher, black_box,
     counter::{BytesCount, ItemsCount},
@@ -103,5 +103,17 @@ mod group {
             comers.clone().for_each(|client| assert!(group.part(client)));
             joined + group.take_changes()
         });
+    }
+}
+
+/// What operators may ask about later.
+mod recorder {
+    use super::*;
+
+    /// Once for each command and shard, however many clients get it.
+    #[divan::bench(sample_size = SHORT)]
+    fn remember_send(bencher: Bencher<'_, '_>) {
+        let mut sends = RememberedSends::new();
+        bencher.counter(ItemsCount::new(1_usize)).bench_local(|| sends.send());
     }
 }

@@ -23,7 +23,7 @@
 //! | `inbox` | a queue of facts about channels that drops fairly when it is full |
 //! | `refusals`, `admission`, `bodies` | why clients were refused; places and bytes that strangers take |
 //! | `audit`, `events` | what callers did, written down; what happened lately, remembered |
-//! | `recorder` | the last ends and refusals, for operators who ask why |
+//! | `recorder` | the last ends, refusals and sends, for operators who ask why |
 //! | `config`, `apps` | what a gateway can be told; the tenants, who can be replaced while it runs |
 //! | `identity`, `health` | which incarnation this is; whether it is ready |
 //!

@@ -144,6 +144,21 @@ pub const REFUSALS_KEPT_MAX: usize = 1024;
 pub const REFUSALS_NEW_PER_SECOND_MAX: usize = 64;
 /// And how many of them may be of one address and one reason, so that others have theirs.
 pub const REFUSALS_NEW_PER_ADDRESS_MAX: usize = 8;
+/// Sends that a shard remembers, one for each command: 64 bytes each, and [`SENT_TEXT_BYTES`] for each.
+pub const SENDS_KEPT_MAX: usize = 16_384;
+/// Ids and names of a remembered send, in bytes on average: with longer ones fewer are remembered.
+pub const SENT_TEXT_BYTES: usize = 64;
+/// Names of each kind of a send's audience that are remembered.
+pub const SENT_NAMES_MAX: usize = 8;
+/// Joins, leaves and changed uids that a shard remembers: 32 bytes each.
+pub const MOVES_KEPT_MAX: usize = 16_384;
+/// Deliveries that were dropped and that a shard remembers: 40 bytes each.
+pub const DROPS_KEPT_MAX: usize = 4096;
+/// And how many of them may be of one command: a message that no client of a large group can take must not
+/// displace all others.
+pub const DROPS_PER_SEND_MAX: usize = 64;
+/// Groups and uids of which a question about sends asks, each, and changes listed of one client.
+pub const SENT_ASKED_MAX: usize = 64;
 /// The most ends or refusals that may be configured to be remembered.
 pub const REMEMBERED_HIGHEST: usize = 1_000_000;
 /// Between two requests of a connection. Longer than the 60 s for which nginx keeps upstream connections, so

@@ -28,7 +28,9 @@ mod top;
 mod watch;
 mod whoami;
 mod why;
+mod why_send;
 mod why_text;
+mod why_verdict;
 
 pub use self::completions::answer_shell;
 pub use self::target::{At, ChosenCluster, ClusterTarget, ReachedCluster};

@@ -6,13 +6,14 @@ use std::{
 };
 
 use broadgate_business::{Cluster, cluster::Refusal};
-use broadgate_proto::v1::{Cause, EndedClient, EndedReply, EndedRequest, ended_request::Of};
+use broadgate_proto::v1::{Cause, EndedClient, EndedReply, EndedRequest, ended_request::Of, sends_request};
 use clap::Args;
 
 use crate::{
     failure::Failure,
     operate::{
         target::{ClusterTarget, ReachedCluster, complete},
+        why_send::{CommandQuestion, why_command},
         why_text::{Also, as_text, remembered},
     },
     output::{json, print, print_json},
@@ -26,7 +27,17 @@ const COUNTED_ALSO_MAX: usize = 5;
 /// From how many addresses refusals are looked for that followed a client's end.
 const ADDRESSES_MAX: usize = 3;
 
+const EXAMPLES: &str = "\
+Examples:
+  broadgate why --uid 42 --app shop --since 1h          why her connections ended
+  broadgate why --address 10.1.7.0/24                   who was refused from there, and why
+  broadgate why --uid 42 --app shop --command order-991 whether she got that message, and why not
+  broadgate why --command order-991                     who sent it, to what, and how many got it
+
+Exit code 3 means that a gateway did not answer, 4 that nothing is remembered.";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct WhyArgs {
     #[command(flatten)]
     target: ClusterTarget,
@@ -36,6 +47,10 @@ pub(crate) struct WhyArgs {
     /// Of the client with this id
     #[arg(long, conflicts_with = "address")]
     client: Option<String>,
+    /// Not why connections ended, but what became of the message that this command sent: alone, what each gateway
+    /// placed and dropped; with --uid or --client, whether they got it, and why not
+    #[arg(long, value_name = "ID", conflicts_with = "address")]
+    command: Option<String>,
     /// Of clients at this IP address, or in a network such as 10.1.7.0/24
     #[arg(long)]
     address: Option<String>,
@@ -65,8 +80,29 @@ impl WhyArgs {
         self.target.app.as_ref().map_or(whose.clone(), |app| format!("{whose} of app {app:?}"))
     }
 
+    fn since_ms(&self) -> u64 {
+        self.since.map_or(0, |since| ms(now().saturating_sub(since)))
+    }
+
+    /// What is asked about a command, if one is named.
+    fn about_command(&self) -> Option<CommandQuestion> {
+        let of = match self.of() {
+            Some(Of::Uid(uid)) => Some(sends_request::Of::OfUid(uid)),
+            Some(Of::ClientId(id)) => Some(sends_request::Of::OfClientId(id)),
+            Some(Of::Address(_)) | None => None,
+        };
+        Some(CommandQuestion {
+            command: self.command.clone()?,
+            app: self.target.app.clone(),
+            whose: of.is_some().then(|| self.whose()),
+            of,
+            since_ms: self.since_ms(),
+            json: self.target.json,
+        })
+    }
+
     fn request(&self) -> EndedRequest {
-        let since = self.since.map_or(0, |since| ms(now().saturating_sub(since)));
+        let since = self.since_ms();
         EndedRequest {
             app: self.target.app.clone().unwrap_or_default(),
             of: self.of(),
@@ -86,13 +122,18 @@ fn ms(time: Duration) -> u64 {
 }
 
 pub(crate) async fn why(mut args: WhyArgs) -> Result<(), Failure> {
-    if args.of().is_none() && args.target.app.is_none() {
-        return Err(Failure::usage("say whom you mean: --uid, --client, --address or --app"));
+    if args.of().is_none() && args.target.app.is_none() && args.command.is_none() {
+        return Err(Failure::usage(
+            "say whom you mean: --uid, --client, --address or --app, or which --command",
+        ));
     }
     // An app that was removed is still remembered.
     let chosen = args.target.at.open()?;
     args.target.app = args.target.app.or_else(|| chosen.app.clone());
     let ReachedCluster { cluster, known, .. } = args.target.reach(&chosen).await?;
+    if let Some(asked) = args.about_command() {
+        return why_command(&cluster, &asked, now()).await;
+    }
     let mut reply = cluster.ended(args.request()).await?;
     if matches!(args.of(), Some(Of::Uid(_) | Of::ClientId(_))) {
         add_refusals_since(&cluster, &args, &mut reply).await?;

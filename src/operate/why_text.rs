@@ -86,7 +86,7 @@ pub(super) fn clock(at_ms: u64, now: Duration) -> String {
 }
 
 /// "4uaa..9tvg".
-fn short(id: &str) -> String {
+pub(super) fn short(id: &str) -> String {
     match (id.get(..4), id.get(id.len().saturating_sub(4)..)) {
         (Some(first), Some(last)) if id.len() > 10 => format!("{first}..{last}"),
         _ => id.to_owned(),

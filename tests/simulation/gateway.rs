@@ -274,6 +274,7 @@ impl World {
             | Effect::Group(..)
             | Effect::GroupsComplete(_)
             | Effect::Ordered(..)
+            | Effect::Unheard(_)
             | Effect::Missed(_)
             | Effect::Notified { .. } => {}
         }

@@ -75,5 +75,6 @@ mod watching;
 mod webhooks;
 mod why;
 mod why_refusals;
+mod why_send;
 mod workers;
 mod wrong_protocol;

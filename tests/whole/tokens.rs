@@ -85,7 +85,7 @@ fn needs(service: &str, call: &str) -> Option<(&'static str, bool)> {
             "Roster" | "History" | "LastValue" | "Online" | "Count" | "GetClient" | "ListClients"
             | "ListUids" | "ListGroups" | "Status" | "GetApp" | "WatchGroups" | "WatchPusher" | "Commands",
         )
-        | ("Observe", "Ended" | "Top" | "Inspect" | "Tap" | "Events" | "WhoAmI" | "Gateways") => {
+        | ("Observe", "Ended" | "Sends" | "Top" | "Inspect" | "Tap" | "Events" | "WhoAmI" | "Gateways") => {
             ("reader", false)
         }
         other => panic!("{other:?} is not in this table: say who may call it"),

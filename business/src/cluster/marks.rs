@@ -108,6 +108,7 @@ pub(crate) fn id(command: &Command) -> &str {
         | Command::LastValue(_)
         | Command::Inspect(_)
         | Command::Ended(_)
+        | Command::Sends(_)
         | Command::Events(_)
         | Command::Top(_) => "",
     }
@@ -130,6 +131,7 @@ pub(crate) fn coverage(answer: &Answer) -> Option<&Coverage> {
         answer::Answer::LastValue(reply) => reply.coverage.as_ref(),
         answer::Answer::Inspected(reply) => reply.coverage.as_ref(),
         answer::Answer::Ended(reply) => reply.coverage.as_ref(),
+        answer::Answer::Sends(reply) => reply.coverage.as_ref(),
         answer::Answer::Events(reply) => reply.coverage.as_ref(),
         answer::Answer::Top(reply) => reply.coverage.as_ref(),
     }

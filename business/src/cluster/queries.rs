@@ -7,8 +7,8 @@ use broadgate_proto::{
         EventsReply, EventsRequest, GetClientRequest, HistoryPosition, HistoryReply, HistoryRequest,
         InspectReply, InspectRequest, LastValueReply, LastValueRequest, ListClientsReply, ListClientsRequest,
         ListGroupsRequest, ListNamesReply, ListUidsRequest, OnlineReply, OnlineRequest, RosterReply,
-        RosterRequest, StatusReply, StatusRequest, TopReply, TopRequest, answer, command::Command,
-        gateway_client::GatewayClient, inspect_request,
+        RosterRequest, SendsReply, SendsRequest, StatusReply, StatusRequest, TopReply, TopRequest, answer,
+        command::Command, gateway_client::GatewayClient, inspect_request,
     },
 };
 use futures_util::{Stream, stream};
@@ -349,6 +349,18 @@ impl Cluster {
     pub async fn ended(&self, request: EndedRequest) -> Result<EndedReply, CommandError> {
         match self.call(GatewayChoice::Any, Command::Ended(request)).await? {
             answer::Answer::Ended(reply) => Ok(reply),
+            _ => Err(CommandError::unexpected()),
+        }
+    }
+
+    /// What became of what was sent, and what is known of clients that may have been meant, as far as the gateways
+    /// remember: of the app that the request names, or of all if it names none.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn sends(&self, request: SendsRequest) -> Result<SendsReply, CommandError> {
+        match self.call(GatewayChoice::Any, Command::Sends(request)).await? {
+            answer::Answer::Sends(reply) => Ok(reply),
             _ => Err(CommandError::unexpected()),
         }
     }

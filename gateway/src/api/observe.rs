@@ -39,6 +39,17 @@ impl Observe for ObserveService {
         }
     }
 
+    async fn sends(&self, request: Request<v1::SendsRequest>) -> Result<Response<v1::SendsReply>, Status> {
+        let after = after(request.metadata())?;
+        let patience = patience(request.metadata());
+        let caller = Caller::of(request.extensions());
+        match run(&self.dispatcher, &caller, Command::Sends(request.into_inner()), after, patience).await {
+            Answer::Sends(reply) => Ok(Response::new(reply)),
+            Answer::Error(error) => Err(status(error)),
+            _ => Err(Status::internal("the answer does not fit the command")),
+        }
+    }
+
     async fn inspect(
         &self,
         request: Request<v1::InspectRequest>,

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use broadgate_proto::{
     limits::{AUDIT_NAMES_MAX, NAME_BYTES_MAX},
     name, said,
-    v1::{self, answer::Answer, command::Command, ended_request, inspect_request, tap_request},
+    v1::{
+        self, answer::Answer, command::Command, ended_request, inspect_request, sends_request, tap_request,
+    },
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -237,6 +239,12 @@ pub(crate) fn asked(command: &Command) -> Value {
             Some(ended_request::Of::Uid(uid)) => put_one(&mut on, "uid", uid),
             Some(ended_request::Of::ClientId(client)) => put_one(&mut on, "client", client),
             Some(ended_request::Of::Address(address)) => put_one(&mut on, "address", address),
+            None => {}
+        },
+        Command::Sends(request) => match &request.about {
+            Some(sends_request::About::CommandId(id)) => put_one(&mut on, "command", id),
+            Some(sends_request::About::Group(group)) => put_one(&mut on, "group", group),
+            Some(sends_request::About::Uid(uid)) => put_one(&mut on, "uid", uid),
             None => {}
         },
         Command::ListGroups(_) | Command::Status(_) | Command::Events(_) | Command::Top(_) => {}

@@ -55,6 +55,7 @@ pub(super) fn of_command(command: &Command) -> CommandRights<'_> {
         Command::Status(_) => ("Status", None),
         // Here "" is every app, and not the one named `default`.
         Command::Ended(request) => ("Ended", Some(&*request.app).filter(|app| !app.is_empty())),
+        Command::Sends(request) => ("Sends", Some(&*request.app).filter(|app| !app.is_empty())),
         Command::Events(_) => ("Events", None),
         // The same, and workers belong to no app.
         Command::Top(request) => {

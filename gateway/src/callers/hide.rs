@@ -22,6 +22,7 @@ pub(crate) fn hide(answer: &mut Answer) {
         | Answer::Names(_)
         | Answer::Status(_)
         | Answer::Ended(_)
+        | Answer::Sends(_)
         | Answer::Inspected(_)
         | Answer::Events(_)
         | Answer::Top(_) => {}

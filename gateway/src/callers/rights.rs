@@ -93,6 +93,7 @@ pub(crate) const CALLS: &[CallRights] = &[
     gateway("WatchPusher", READER, Concerned::Named, Payloads::Hidden),
     gateway("Commands", READER, Concerned::ByCommand, Payloads::Hidden),
     observe("Ended", Concerned::Named, Payloads::None),
+    observe("Sends", Concerned::Named, Payloads::None),
     observe("Top", Concerned::Named, Payloads::None),
     observe("Inspect", Concerned::Named, Payloads::None),
     observe("Tap", Concerned::Named, Payloads::Hidden),

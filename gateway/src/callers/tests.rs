@@ -157,6 +157,7 @@ fn commands(app: &str) -> Vec<v1::command::Command> {
         C::Inspect(v1::InspectRequest { app: app(), ..v1::InspectRequest::default() }),
         C::Events(v1::EventsRequest::default()),
         C::Ended(v1::EndedRequest { app: app(), ..v1::EndedRequest::default() }),
+        C::Sends(v1::SendsRequest { app: app(), ..v1::SendsRequest::default() }),
         C::Top(v1::TopRequest { app: app(), ..v1::TopRequest::default() }),
     ]
 }
@@ -188,8 +189,8 @@ fn commands_are_allowed_by_role_and_app() {
                 assert_eq!(code(&caller(text), &command), wanted, "{} by {text}", row.call);
             }
             // In its own app only; questions about all apps are not for it.
-            let is_all =
-                row.concerned == Concerned::All || (["Ended", "Top"].contains(&row.call) && named.is_empty());
+            let is_all = row.concerned == Concerned::All
+                || (["Ended", "Sends", "Top"].contains(&row.call) && named.is_empty());
             let wanted = if app == "shop" && !is_all { Code::Ok } else { Code::PermissionDenied };
             assert_eq!(code(&caller("shop"), &command), wanted, "{} in {named:?}", row.call);
             let nobody = Caller::of(&Extensions::new());

@@ -138,5 +138,6 @@ fn subscription_count(topic: &Topic, count: u64) -> ChannelEvent {
         data: format!("{{\"subscription_count\":{count}}}").into(),
         user_id_json: String::new(),
         flags: EventFlags::NOTICE,
+        by: "gateway".into(),
     }
 }

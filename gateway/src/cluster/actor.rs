@@ -31,6 +31,7 @@ use crate::{
         watchers::Watchers,
     },
     command::{CommandRefusal, GatewayContent},
+    recorder::UnheardSends,
     shard::{EnterUpcall, PendingCounts, Pool},
     webhooks::Journal,
 };
@@ -50,6 +51,8 @@ pub(crate) struct ActorDeps {
     /// Each shard's pending counts, and what wakes the actor for them.
     pub(crate) pending_counts: Vec<Arc<PendingCounts>>,
     pub(crate) wake: Arc<Notify>,
+    /// Where sends that reach nobody are remembered.
+    pub(crate) unheard: Arc<UnheardSends>,
     /// Called when a view was installed.
     pub(crate) installed: OnView,
     /// The journal of notifications, if there is a spool.

@@ -13,6 +13,7 @@ use crate::{
         handle::{ClusterEvent, Routed},
     },
     command::{GatewayContent, ParsedCommand, sign_hops},
+    refusals::now_ms,
     shard::Notice,
 };
 
@@ -56,6 +57,11 @@ impl Actor {
             Effect::Ordered(topic, job) => self.reports.note_ordered(&topic, &job),
             Effect::Notified { topic, whole, notified } => {
                 self.deps.journal.iter().for_each(|journal| journal.record(&topic, whole, notified.clone()));
+            }
+            Effect::Unheard(job) => {
+                if let Some(note) = job.parsed.sent_note(now_ms()) {
+                    self.deps.unheard.record(&note);
+                }
             }
             Effect::Missed(topic) => self.reports.note_missed(topic),
             Effect::GroupsComplete(epoch) => self.watchers.note_complete(epoch),

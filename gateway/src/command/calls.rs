@@ -3,7 +3,7 @@
 use crate::command::parsed::ParsedCommand;
 
 /// By [`call`].
-pub(crate) const CALLS: [&str; 22] = [
+pub(crate) const CALLS: [&str; 23] = [
     "send",
     "close",
     "bind",
@@ -26,6 +26,7 @@ pub(crate) const CALLS: [&str; 22] = [
     "top",
     "inspect",
     "events",
+    "sends",
 ];
 
 /// Which of [`CALLS`] it is.
@@ -51,6 +52,7 @@ pub(crate) fn call(parsed: &ParsedCommand) -> usize {
         ParsedCommand::ListGroups { .. } => 16,
         ParsedCommand::Status { .. } => 17,
         ParsedCommand::Ended(_) => 18,
+        ParsedCommand::Sends(_) => 22,
         ParsedCommand::Top(_) => 19,
         ParsedCommand::Inspect(_) => 20,
         ParsedCommand::Events(_) => 21,

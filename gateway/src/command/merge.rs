@@ -56,6 +56,7 @@ pub(crate) fn merge(all: &mut Option<Answer>, part: Answer) {
             all.workers.extend(part.workers);
         }
         (Answer::Ended(all), Answer::Ended(part)) => merge_ended(all, part),
+        (Answer::Sends(all), Answer::Sends(part)) => merge_sends(all, part),
         (Answer::Events(all), Answer::Events(part)) => merge_events(all, part),
         (Answer::Top(all), Answer::Top(part)) => merge_top(all, part),
         // A command to one client is answered by its shard alone; a refusal is final.
@@ -84,6 +85,28 @@ fn merge_ended(all: &mut v1::EndedReply, part: v1::EndedReply) {
         known.own_since_ms = known.own_since_ms.max(memory.own_since_ms);
         known.refused_since_ms = known.refused_since_ms.max(memory.refused_since_ms);
         known.refused_left_out += memory.refused_left_out;
+    }
+}
+
+/// The newest sends of both, and their clients: the connected ones first.
+fn merge_sends(all: &mut v1::SendsReply, part: v1::SendsReply) {
+    all.sends.extend(part.sends);
+    all.sends.sort_by_key(|sent| std::cmp::Reverse(sent.at_ms));
+    cut_page(&mut all.sends, PAGE_MAX as usize);
+    all.clients.extend(part.clients);
+    let ended_at = |client: &v1::SentClient| client.ended.as_ref().map_or(u64::MAX, |end| end.ended_at_ms);
+    all.clients.sort_by_key(|client| std::cmp::Reverse(ended_at(client)));
+    cut_page(&mut all.clients, PAGE_MAX as usize);
+    all.sends_total += part.sends_total;
+    all.clients_total += part.clients_total;
+    for memory in part.memories {
+        let Some(known) = all.memories.iter_mut().find(|known| known.gateway == memory.gateway) else {
+            all.memories.push(memory);
+            continue;
+        };
+        known.sends_since_ms = known.sends_since_ms.max(memory.sends_since_ms);
+        known.joins_since_ms = known.joins_since_ms.max(memory.joins_since_ms);
+        known.drops_since_ms = known.drops_since_ms.max(memory.drops_since_ms);
     }
 }
 
@@ -180,7 +203,7 @@ pub(crate) fn tidy(parsed: &ParsedCommand, answer: &mut Answer) {
 
 /// Cuts rows to a page and to the size of one message, but keeps at least one. True if rows are left
 /// for the next page.
-fn cut_page<R: prost::Message>(rows: &mut Vec<R>, limit: usize) -> bool {
+pub(crate) fn cut_page<R: prost::Message>(rows: &mut Vec<R>, limit: usize) -> bool {
     let mut bytes = 0;
     let fits = rows.iter().take(limit).take_while(|row| {
         bytes += row.encoded_len();
@@ -228,6 +251,14 @@ pub(crate) fn finish(parsed: &ParsedCommand, answer: &mut Answer, coverage: v1::
             if let ParsedCommand::Ended(question) = parsed {
                 cut_page(&mut reply.ended, question.limit);
                 cut_page(&mut reply.refused, question.limit);
+            }
+            reply.memories.sort_by(|a, b| a.gateway.cmp(&b.gateway));
+            reply.coverage = Some(coverage);
+        }
+        Answer::Sends(reply) => {
+            if let ParsedCommand::Sends(question) = parsed {
+                cut_page(&mut reply.sends, question.limit);
+                cut_page(&mut reply.clients, question.limit);
             }
             reply.memories.sort_by(|a, b| a.gateway.cmp(&b.gateway));
             reply.coverage = Some(coverage);

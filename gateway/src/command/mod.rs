@@ -36,7 +36,7 @@ pub(crate) use self::{
     fields::{DRY, TRACE, understood},
     hops::{add_hops, hop, name_hops, placed_hop, sign_hops},
     malformed::take_malformed,
-    merge::{finish, first_names, merge, tidy},
+    merge::{cut_page, finish, first_names, merge, tidy},
     parse::{Parser, known_caller, session_object},
     query::{Cursor, observing, patterns, position_text, tapping},
     source::{ChannelEvent, ClientEvent, CommandSource, EventFlags},

@@ -45,7 +45,8 @@ impl Parser {
     pub(crate) fn parse(&self, command: &v1::command::Command) -> Result<Arc<ParsedCommand>, CommandRefusal> {
         let parsed = self.parse_inner(command)?;
         let Some((id, app_field)) = once(command) else { return Ok(Arc::new(parsed)) };
-        with_id(id, app(app_field)?, parsed)
+        let by = if let v1::command::Command::Send(request) = command { &*request.by } else { "" };
+        with_id(id, app(app_field)?, by, parsed)
     }
 
     /// The command that an event is, under this id. What a caller's message must comply with, it must, too.
@@ -64,7 +65,7 @@ impl Parser {
         };
         let (frames, by_group) = self.frame_event(&text, &to)?;
         let app = to.app.clone();
-        with_id(id, app, ParsedCommand::Send { to, frames, by_group, dry: false, traced: false })
+        with_id(id, app, &event.by, ParsedCommand::Send { to, frames, by_group, dry: false, traced: false })
     }
 
     fn parse_inner(&self, command: &v1::command::Command) -> Result<ParsedCommand, CommandRefusal> {
@@ -289,12 +290,18 @@ struct EventText<'a> {
 }
 
 /// A command that is carried out once, by its id.
-fn with_id(id: &str, app: Box<str>, parsed: ParsedCommand) -> Result<Arc<ParsedCommand>, CommandRefusal> {
+fn with_id(
+    id: &str,
+    app: Box<str>,
+    by: &str,
+    parsed: ParsedCommand,
+) -> Result<Arc<ParsedCommand>, CommandRefusal> {
     let (len, max) = (id.len(), limits::COMMAND_ID_BYTES_MAX);
     if len > max {
         return Err(invalid(format!("command_id has {len} bytes: at most {max} are allowed")));
     }
-    Ok(Arc::new(ParsedCommand::Once { app, id: id.into(), order: Box::new(parsed) }))
+    let (by, order) = (known_caller(by), Box::new(parsed));
+    Ok(Arc::new(ParsedCommand::Once { app, id: id.into(), by, order }))
 }
 
 /// The id that a command has, and its app.

@@ -10,7 +10,11 @@ use broadgate_proto::{
 use broadgate_topics::{Position, Topic};
 use tonic::Code;
 
-use crate::{codec::encode::Frames, events::EventQuestion, recorder::EndQuestion};
+use crate::{
+    codec::encode::Frames,
+    events::EventQuestion,
+    recorder::{EndQuestion, SENT_DROPS, SendQuestion, SentNote, SentTo},
+};
 
 /// A refusal: what a unary call answers as its status.
 pub(crate) type CommandRefusal = v1::Error;
@@ -212,12 +216,15 @@ pub(crate) enum ParsedCommand {
         evidence: Option<Arc<EvidenceQuestion>>,
     },
     Ended(EndQuestion),
+    Sends(SendQuestion),
     Events(EventQuestion),
     Top(TopQuestion),
     /// Executed once, however often its caller repeats it.
     Once {
         app: Box<str>,
         id: Box<str>,
+        /// Who gave it, if it sends something; "" if that is not known.
+        by: Box<str>,
         order: Box<Self>,
     },
 }
@@ -294,6 +301,22 @@ impl ParsedCommand {
             Self::Bind { exclusive: true, by, .. } => Some(by),
             _ => None,
         }
+    }
+
+    /// What is remembered of it, if it sends something and has an id: it reaches nobody yet.
+    pub(crate) fn sent_note(&self, at_ms: u64) -> Option<SentNote<'_>> {
+        let Self::Once { app, id, by, order } = self else { return None };
+        let Self::Send { to, .. } = &**order else { return None };
+        let to = SentTo {
+            all: to.all,
+            clients: &to.clients,
+            uids: &to.uids,
+            groups: &to.groups,
+            except_clients: &to.except_clients,
+            except_uids: &to.except_uids,
+            except_groups: &to.except_groups,
+        };
+        Some(SentNote { at_ms, app, id, by, to, clients: 0, drops: [0; SENT_DROPS.len()] })
     }
 
     /// The id under which it is executed once; "" if it has none.

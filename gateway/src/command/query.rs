@@ -21,7 +21,7 @@ use crate::{
     },
     events::{EventKind, EventQuestion},
     observers::{ObserverRequest, TapQuestion, TapWhose},
-    recorder::{EndQuestion, EndedWhose},
+    recorder::{EndQuestion, EndedWhose, SendQuestion, SentWhat, SentWhose},
 };
 
 pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedCommand, CommandRefusal> {
@@ -95,6 +95,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedComman
         }
         C::Inspect(request) => ParsedCommand::Inspect(inspected(request)?),
         C::Ended(request) => ParsedCommand::Ended(ended(request)?),
+        C::Sends(request) => ParsedCommand::Sends(sends(request)?),
         C::Events(request) => ParsedCommand::Events(events(request)?),
         C::Top(request) => ParsedCommand::Top(parse_top(request)?),
         _ => return Err(refusal(Code::Unimplemented, "this gateway does not know the command")),
@@ -152,6 +153,43 @@ fn ended(request: &v1::EndedRequest) -> Result<EndQuestion, CommandRefusal> {
         since_ms: request.since_ms,
         until_ms: if request.until_ms == 0 { u64::MAX } else { request.until_ms },
         cause,
+        limit: page(request.limit)?,
+    })
+}
+
+/// Which sends are asked for, and what of which clients.
+fn sends(request: &v1::SendsRequest) -> Result<SendQuestion, CommandRefusal> {
+    use v1::sends_request::{About, Of};
+    understood(&request.requires)?;
+    let what = match &request.about {
+        Some(About::CommandId(id)) if id.is_empty() || id.len() > limits::COMMAND_ID_BYTES_MAX => {
+            let (len, max) = (id.len(), limits::COMMAND_ID_BYTES_MAX);
+            return Err(invalid(format!("command_id has {len} bytes: ids have 1 to {max}")));
+        }
+        Some(About::CommandId(id)) => SentWhat::Command(id.as_str().into()),
+        Some(About::Group(group)) => SentWhat::Group(checked("group", group)?),
+        Some(About::Uid(uid)) => SentWhat::Uid(checked("uid", uid)?),
+        None => return Err(invalid("about is missing: name a command_id, a group or a uid")),
+    };
+    let whose = match &request.of {
+        None => None,
+        Some(Of::OfClientId(id)) => Some(SentWhose::Client(client(id)?)),
+        Some(Of::OfUid(uid)) => Some(SentWhose::Uid(checked("of_uid", uid)?)),
+    };
+    let asked = |what: &'static str, list: &[String]| {
+        let (len, max) = (list.len(), limits::SENT_ASKED_MAX);
+        if len > max {
+            return Err(invalid(format!("{what} has {len} entries: at most {max} may be asked about")));
+        }
+        names(what, list)
+    };
+    Ok(SendQuestion {
+        app: if request.app.is_empty() { None } else { Some(app(&request.app)?) },
+        what,
+        whose,
+        groups: asked("in_groups", &request.in_groups)?,
+        uids: asked("in_uids", &request.in_uids)?,
+        since_ms: request.since_ms,
         limit: page(request.limit)?,
     })
 }
@@ -326,6 +364,30 @@ mod tests {
         assert_eq!((everything.app, everything.whose), (None, EndedWhose::All));
         assert_eq!((everything.cause, everything.until_ms, everything.limit), (None, u64::MAX, 100));
         assert!(ended(&v1::EndedRequest { limit: 1001, ..v1::EndedRequest::default() }).is_err());
+    }
+
+    #[test]
+    fn questions_about_sends_are_parsed_or_refused() {
+        use v1::sends_request::{About, Of};
+        let of = |about: About| v1::SendsRequest { about: Some(about), ..v1::SendsRequest::default() };
+        let command = || of(About::CommandId("x".to_owned()));
+        let parsed = sends(&command()).unwrap();
+        assert_eq!((parsed.app, parsed.what, parsed.whose), (None, SentWhat::Command("x".into()), None));
+        let uid = v1::SendsRequest { of: Some(Of::OfUid("42".to_owned())), ..command() };
+        assert_eq!(sends(&uid).unwrap().whose, Some(SentWhose::Uid("42".into())));
+        for (request, word) in [
+            (v1::SendsRequest::default(), "about is missing"),
+            (of(About::CommandId(String::new())), "command_id"),
+            (of(About::CommandId("x".repeat(65))), "65 bytes"),
+            (of(About::Group("a\nb".to_owned())), "group"),
+            (v1::SendsRequest { of: Some(Of::OfClientId("x".to_owned())), ..command() }, "client"),
+            (v1::SendsRequest { in_groups: vec!["g".to_owned(); 65], ..command() }, "in_groups has 65"),
+            (v1::SendsRequest { limit: 1001, ..command() }, "1000"),
+            (v1::SendsRequest { requires: vec!["x".to_owned()], ..command() }, "requires"),
+        ] {
+            let refused = sends(&request).unwrap_err().message;
+            assert!(refused.contains(word), "{word}: {refused}");
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) struct ChannelEvent {
     /// The user in whose name a client has sent it, as JSON; "" if none.
     pub(crate) user_id_json: String,
     pub(crate) flags: EventFlags,
+    /// Who has sent it, as SendRequest.by has it.
+    pub(crate) by: Arc<str>,
 }
 
 /// What is special about an event; nothing is special about those of backends.
@@ -129,9 +131,11 @@ impl ChannelEvent {
     /// An event for each channel, and its id if the backend has given its publish a key.
     pub(crate) fn of_publishes(
         app: &str,
+        by: &str,
         key: Option<&str>,
         publishes: &[Publish],
     ) -> Vec<(Self, Option<String>)> {
+        let by: Arc<str> = by.into();
         let mut events = Vec::with_capacity(publishes.iter().map(|publish| publish.channels.len()).sum());
         for publish in publishes {
             let (name, data): (Arc<str>, Arc<str>) =
@@ -146,6 +150,7 @@ impl ChannelEvent {
                     data: Arc::clone(&data),
                     user_id_json: String::new(),
                     flags: EventFlags::default(),
+                    by: Arc::clone(&by),
                 };
                 events.push((event, id));
             }
@@ -171,6 +176,7 @@ impl ChannelEvent {
             data_json: self.flags.data_json,
             not_kept: self.flags.not_kept,
             no_receipt: self.flags.no_receipt,
+            by: self.by.to_string(),
             ..v1::SendRequest::default()
         }
     }
@@ -184,7 +190,13 @@ impl ChannelEvent {
         let except = self.except.map_or(0, |_| field(field(CLIENT_ID_LEN)));
         let to = text(&self.app) + field(self.channel.len()) + except;
         let flags = flag(self.flags.data_json) + flag(self.flags.not_kept) + flag(self.flags.no_receipt);
-        text(id) + field(to) + field(self.data.len()) + text(&self.name) + text(&self.user_id_json) + flags
+        text(id)
+            + field(to)
+            + field(self.data.len())
+            + text(&self.name)
+            + text(&self.user_id_json)
+            + text(&self.by)
+            + flags
     }
 }
 
@@ -232,6 +244,7 @@ mod tests {
             data: "d".repeat(data).into(),
             user_id_json: if except { "\"ann\"".to_owned() } else { String::new() },
             flags,
+            by: if except { "client:x" } else { "" }.into(),
         }
     }
 
@@ -245,11 +258,15 @@ mod tests {
             info: Default::default(),
         };
         let publishes = [publish.clone(), publish];
-        let events = ChannelEvent::of_publishes("shop", Some("k"), &publishes);
+        let events = ChannelEvent::of_publishes("shop", "app:shop", Some("k"), &publishes);
         let seen: Vec<_> =
             events.iter().map(|(event, id)| (&*event.channel, id.as_deref().unwrap())).collect();
         assert_eq!(seen, [("a", "key:k:0"), ("b", "key:k:1"), ("a", "key:k:2"), ("b", "key:k:3")]);
-        assert!(ChannelEvent::of_publishes("shop", None, &publishes).iter().all(|(_, id)| id.is_none()));
+        assert!(
+            ChannelEvent::of_publishes("shop", "app:shop", None, &publishes)
+                .iter()
+                .all(|(_, id)| id.is_none())
+        );
     }
 
     #[test]

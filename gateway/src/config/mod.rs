@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `listener.rs` | client listeners |
 //! | `gateway_limits.rs` | limits, and what they allow together |
-//! | `recorder_sizes.rs` | how many ends and refusals are remembered |
+//! | `recorder_sizes.rs` | how many ends, refusals and sends are remembered |
 //! | `retention.rs` | what groups retain |
 //! | `check.rs` | contradictions, refused with a sentence |
 
@@ -92,7 +92,7 @@ pub struct GatewaySettings {
     pub tokens_file: Option<PathBuf>,
     /// Where it is written what callers do.
     pub audit: AuditSettings,
-    /// What is remembered of ends and refusals.
+    /// What is remembered of ends, refusals and sends.
     pub recorder: RecorderSizes,
     /// Bounds.
     pub limits: GatewayLimits,

@@ -408,6 +408,7 @@ fn nothing(parsed: &ParsedCommand) -> Answer {
         }
         ParsedCommand::Status { .. } => Answer::Status(v1::StatusReply::default()),
         ParsedCommand::Ended(_) => Answer::Ended(v1::EndedReply::default()),
+        ParsedCommand::Sends(_) => Answer::Sends(v1::SendsReply::default()),
         ParsedCommand::Events(_) => Answer::Events(v1::EventsReply::default()),
         ParsedCommand::Top(_) => Answer::Top(v1::TopReply::default()),
         _ => Answer::Receipt(v1::Receipt::default()),

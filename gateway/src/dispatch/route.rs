@@ -211,10 +211,16 @@ impl Dispatcher {
         Placing { no_receipt, ..Placing::new(id, CommandSource::Event(event), parsed) }
     }
 
-    /// Notes in a command that closes clients, or dissolves groups, who gave it, whatever its caller says, and logs
-    /// it: the ends of clients name it by its id.
+    /// Notes in a command that sends something, closes clients or dissolves groups who gave it, whatever its caller
+    /// says: the recorder names it. Closes and dissolves are logged, too: the ends of clients name them by their id.
     pub(crate) fn sign(&self, command: &mut Command, who: impl FnOnce() -> String, from: Option<SocketAddr>) {
+        // Without an id it is not remembered.
+        let is_named = needs_id(command) || command_id(command).is_some_and(|id| !id.is_empty());
         let by = match command {
+            Command::Send(request) => {
+                request.by = if is_named { who() } else { String::new() };
+                return;
+            }
             Command::Close(request) => &mut request.by,
             Command::Bind(request) if request.exclusive => &mut request.by,
             Command::Dissolve(request) => &mut request.by,

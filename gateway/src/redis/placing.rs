@@ -112,6 +112,7 @@ mod tests {
             data: "d".repeat(bytes).into(),
             user_id_json: String::new(),
             flags: EventFlags::default(),
+            by: "".into(),
         }
     }
 

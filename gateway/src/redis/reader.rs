@@ -238,6 +238,7 @@ impl Reader<'_> {
             data: message.data.into(),
             user_id_json: String::new(),
             flags: EventFlags::default(),
+            by: format!("redis:{}", self.plan.app).into(),
         };
         if !self.placing.put(event) {
             let why =

@@ -166,7 +166,7 @@ impl Bound {
         let mut member = join(&self, None);
         let me = Arc::new(ArcSwap::from_pointee(new_me(&self, &member)));
         let (observers, redis) = (Observers::default(), ReaderStates::default());
-        let shards = Shards::new(self.shards);
+        let shards = Shards::new(self.shards, self.config.settings.recorder.sends_max);
         let pool = shards.pool.clone();
         let (register_sender, register) = watch::channel(member.register());
         let stop = CancellationToken::new();
@@ -409,6 +409,7 @@ impl Bound {
             shards: shards.pool.clone(),
             pending_counts: shards.pending_counts.clone(),
             wake: Arc::clone(&shards.wake),
+            unheard: Arc::clone(&shards.unheard),
             installed: Box::new(move |view| installing.install(view)),
             journal,
             spawner: tasks.spawner(),

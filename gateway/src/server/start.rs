@@ -21,6 +21,8 @@ use crate::{
     identity::Identity,
     ingress::{self, ClientPortShared},
     observers::Observers,
+    recorder::UnheardSends,
+    refusals::now_ms,
     server::bound::Bound,
     shard::{self, AppConnections, Mailbox, Messages, PendingCounts, Pool, ShardMessage, Upcalls},
 };
@@ -95,14 +97,17 @@ pub(super) struct Shards {
     pub(super) pending_counts: Vec<Arc<PendingCounts>>,
     /// Wakes the homes' actor.
     pub(super) wake: Arc<Notify>,
+    /// What homes here have sent to nobody.
+    pub(super) unheard: Arc<UnheardSends>,
 }
 
 impl Shards {
-    pub(super) fn new(count: usize) -> Self {
+    pub(super) fn new(count: usize, sends_max: usize) -> Self {
         let (mailboxes, messages): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new()).unzip();
         let pending_counts = (0..=count).map(|_| Arc::default()).collect();
         let pool = Pool { shards: mailboxes.into() };
-        Self { pool, messages, pending_counts, wake: Arc::default() }
+        let unheard = Arc::new(UnheardSends::new(sends_max, now_ms()));
+        Self { pool, messages, pending_counts, wake: Arc::default(), unheard }
     }
 
     /// Connection counts of apps belong to no shard, but are reported to the homes in the same way.
@@ -172,6 +177,7 @@ pub(super) fn start_shards(
             places: Arc::clone(&ports.places),
             refusals: Arc::clone(&ports.refusals),
             callers: ports.dispatcher.upgrade().map(|dispatcher| Arc::clone(&dispatcher.callers)),
+            unheard: Arc::clone(&shards.unheard),
             attach: Box::new(attach),
             end: tasks.thread_end(&name),
         })?;

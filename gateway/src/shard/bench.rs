@@ -4,11 +4,14 @@
 
 use std::{hint::black_box, io::IoSlice, rc::Rc};
 
+use broadgate_proto::limits::{DROPS_KEPT_MAX, MOVES_KEPT_MAX, SENDS_KEPT_MAX};
 use broadgate_pusher::outgoing;
 
 use crate::{
     codec::encode::{Encoder, Frames, LiveBytes},
-    command::{ClientFilter, first_names},
+    command::{ClientFilter, ParsedCommand, first_names},
+    recorder::{SentNote, SentRecorder},
+    refusals::now_ms,
     shard::{
         counters::ShardCounters,
         directory::Directory,
@@ -180,5 +183,41 @@ impl Polled {
     pub fn page(&self, limit: usize) -> usize {
         let names = self.directory.groups_after(APP, "", "");
         first_names(names.take(limit), limit).names.len()
+    }
+}
+
+/// What a shard remembers of its sends: as many as it can, so each displaces another.
+pub struct RememberedSends {
+    recorder: SentRecorder,
+    command: ParsedCommand,
+}
+
+impl RememberedSends {
+    /// With a command to a group.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "it is filled")]
+    pub fn new() -> Self {
+        let to = ClientFilter { app: APP.into(), groups: vec![GROUP.into()], ..ClientFilter::default() };
+        let order = ParsedCommand::Send {
+            to,
+            frames: Frames::default(),
+            by_group: Vec::new(),
+            dry: false,
+            traced: false,
+        };
+        let (app, id, by) = (APP.into(), "order-991".into(), "app:default/b6e2".into());
+        let command = ParsedCommand::Once { app, id, by, order: Box::new(order) };
+        let recorder = SentRecorder::new((SENDS_KEPT_MAX, MOVES_KEPT_MAX, DROPS_KEPT_MAX), now_ms());
+        let mut all = Self { recorder, command };
+        (0..SENDS_KEPT_MAX).for_each(|_| all.send());
+        all
+    }
+
+    /// The command is sent: what that costs besides placing it.
+    pub fn send(&mut self) {
+        self.recorder.begin();
+        if let Some(note) = self.command.sent_note(now_ms()) {
+            self.recorder.sent(0, &SentNote { clients: 10, ..note });
+        }
     }
 }

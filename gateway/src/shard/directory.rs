@@ -386,6 +386,11 @@ impl Directory {
         uids.map(|change| TopicKey::uid(&self.apps[change.app as usize].name, &change.name))
     }
 
+    /// Rises with every client that comes into a topic or leaves it, until the changes are taken.
+    pub(crate) fn changes(&self) -> usize {
+        self.changes.len()
+    }
+
     pub(crate) fn has_changes(&self) -> bool {
         !self.changes.is_empty()
     }

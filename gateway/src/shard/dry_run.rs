@@ -27,7 +27,7 @@ impl Shard {
         let slots = self.select(to, (0, 0), &mut tally);
         for &slot in &slots {
             let frames = form_for(&self.directory, slot, to, &frames, &by_group);
-            tally.count(self.would_place(slot, to, frames));
+            tally.count(slot, self.would_place(slot, to, frames));
         }
         self.selected = slots;
         tally.receipt()

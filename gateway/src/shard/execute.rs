@@ -5,6 +5,7 @@ use std::{collections::HashMap, rc::Rc};
 use broadgate_proto::{
     close,
     id::ClientId,
+    limits::DROPS_PER_SEND_MAX,
     v1::{self, Cause, TapKind, answer::Answer},
 };
 use broadgate_topics::Topic;
@@ -67,7 +68,7 @@ impl Shard {
     /// Carries an order out, unless it was before: then it is answered with what was done.
     pub(crate) fn execute_once(&mut self, once: &ParsedCommand) -> ShardOutcome {
         let mut touched = once.touches();
-        let ParsedCommand::Once { app, id, order } = once else {
+        let ParsedCommand::Once { app, id, order, .. } = once else {
             let order = once;
             let part = self.execute_placing(order);
             add_touched(&self.directory, order, &mut touched);
@@ -81,6 +82,9 @@ impl Shard {
         }
         let part = self.execute_placing(once);
         self.executed.commanded = None;
+        if let PartialAnswer::Answer(Answer::Receipt(receipt)) = &part {
+            self.note_sent(once, 0, (receipt.clients, &receipt.drops));
+        }
         add_touched(&self.directory, order, &mut touched);
         if let PartialAnswer::Answer(answer) = &part {
             self.executed.remember(once, Remembrance::of(answer), self.second);
@@ -112,7 +116,7 @@ impl Shard {
             }
             ParsedCommand::Bind { app, client, uid, .. } => {
                 let Some(slot) = self.find_in(*client, app) else { return error(not_found(*client)) };
-                self.directory.bind(slot, uid);
+                self.bind_uid(slot, uid);
                 self.uid_changed(slot);
                 one()
             }
@@ -120,7 +124,7 @@ impl Shard {
                 let Some(slot) = self.find_in(*client, app) else { return error(not_found(*client)) };
                 let bound = self.directory.uid(slot);
                 if uid.is_none() || bound.map(|bound| &**bound) == uid.as_deref() {
-                    self.directory.unbind(slot);
+                    self.unbind_uid(slot);
                     self.uid_changed(slot);
                 }
                 one()
@@ -155,28 +159,31 @@ impl Shard {
         if by_group.is_empty() {
             return self.send_all(to, &[frames]).pop().unwrap_or_default().receipt();
         }
+        self.sent.begin();
         let mut tally = ExecutedClients::default();
         let by_group: Vec<Frames<SharedFrame>> =
             by_group.iter().map(|frames| frames.share(&self.outboxes.live)).collect();
         let slots = self.select(to, (1, frames.payload), &mut tally);
         for &slot in &slots {
             let frames = form_for(&self.directory, slot, to, &frames, &by_group);
-            tally.count(if self.clients.get(slot).is_some_and(|client| client.is_subscribing(&to.groups)) {
-                self.defer(slot, frames)
-            } else {
-                self.place(slot, frames)
-            });
+            let waits = self.clients.get(slot).is_some_and(|client| client.is_subscribing(&to.groups));
+            tally.count(slot, if waits { self.defer(slot, frames) } else { self.place(slot, frames) });
         }
         self.selected = slots;
         if self.taps.is_open() {
             self.tap_sent(to, std::slice::from_ref(&frames), std::slice::from_ref(&tally));
         }
-        self.note_drops(to, &tally);
+        self.note_drops(to, 0, &tally);
         tally.receipt()
     }
 
-    /// Counts what could not be placed.
-    pub(super) fn note_drops(&mut self, to: &ClientFilter, outcome: &ExecutedClients) {
+    /// Counts what could not be placed of the message at this place among those that were placed together.
+    pub(super) fn note_drops(&mut self, to: &ClientFilter, place: usize, outcome: &ExecutedClients) {
+        for &(slot, reason) in &outcome.unplaced {
+            if let Some(client) = self.clients.get(slot) {
+                self.sent.unplaced(place, client.key, reason);
+            }
+        }
         self.tally.drop(Drop::Protocol, outcome.of("protocol"));
         let slow = outcome.of("slow");
         if slow > 0 {
@@ -216,7 +223,7 @@ impl Shard {
             self.close_gracefully(slot, Cause::Command, code, reason, Some(frame));
         }
         let Some(slot) = bound else { return v1::Receipt::default() };
-        self.directory.bind(slot, uid);
+        self.bind_uid(slot, uid);
         self.uid_changed(slot);
         one()
     }
@@ -242,7 +249,7 @@ impl Shard {
             let names = groups.iter().map(|group| &**group).filter(|_| is_observed);
             let new: Vec<&str> = names.filter(|group| !self.directory.is_member(slot, group)).collect();
             // Every group is tried, also after one that does not fit.
-            let joined = groups.iter().filter(|group| self.directory.join(slot, group, max)).count();
+            let joined = groups.iter().filter(|group| self.join_group(slot, group, max)).count();
             // A group that did not fit has no seat for it either.
             if let Some(seat) = seat {
                 groups.iter().for_each(|group| self.directory.sit(slot, group, seat, None));
@@ -268,7 +275,7 @@ impl Shard {
         let mut tally = ExecutedClients::default();
         for slot in self.select_who(app, who, &mut tally) {
             for group in groups {
-                if self.directory.part(slot, group) {
+                if self.part_group(slot, group) {
                     if self.taps.is_open() {
                         self.tap_in_group(slot, TapKind::Left, group);
                     }
@@ -283,9 +290,9 @@ impl Shard {
     /// Returns how many clients were in the group.
     fn dissolve(&mut self, app: &str, group: &str) -> usize {
         let is_observed = self.taps.is_open() || self.offers.observers.has(app);
-        let members = is_observed.then(|| self.directory.group_members(app, group).to_vec());
-        let clients = self.directory.dissolve(app, group);
-        for slot in members.into_iter().flatten() {
+        let members = self.dissolve_group(app, group);
+        let clients = members.len();
+        for slot in members.into_iter().filter(|_| is_observed) {
             if self.taps.is_open() {
                 self.tap_in_group(slot, TapKind::Left, group);
             }
@@ -394,15 +401,21 @@ pub(crate) struct ExecutedClients {
     pub(crate) clients: u64,
     drops: HashMap<String, u64>,
     unknown: Vec<String>,
+    /// The first clients for whom it was not placed, and why.
+    unplaced: Vec<(Slot, &'static str)>,
 }
 
 impl ExecutedClients {
-    pub(crate) fn count(&mut self, placed: Result<(), Drop>) {
-        match placed {
-            Ok(()) => self.clients += 1,
-            Err(Drop::Slow) => self.drop("slow"),
-            Err(Drop::Protocol) => self.drop("protocol"),
-            Err(_) => self.drop("closing"),
+    pub(crate) fn count(&mut self, slot: Slot, placed: Result<(), Drop>) {
+        let reason = match placed {
+            Ok(()) => return self.clients += 1,
+            Err(Drop::Slow) => "slow",
+            Err(Drop::Protocol) => "protocol",
+            Err(_) => "closing",
+        };
+        self.drop(reason);
+        if self.unplaced.len() < DROPS_PER_SEND_MAX {
+            self.unplaced.push((slot, reason));
         }
     }
 
@@ -413,6 +426,10 @@ impl ExecutedClients {
     fn unknown(&mut self, client: broadgate_proto::id::ClientId) {
         self.drop("unknown_client");
         self.unknown.push(client.to_string());
+    }
+
+    pub(super) fn drops(&self) -> &HashMap<String, u64> {
+        &self.drops
     }
 
     pub(crate) fn of(&self, reason: &str) -> usize {

@@ -78,7 +78,12 @@ pub(super) fn to_group(group: &str, id: &str, text: &str) -> Arc<ParsedCommand> 
     let to = ClientFilter { app: "default".into(), groups: vec![group.into()], ..ClientFilter::default() };
     let frames = ENCODER.text(text.as_bytes());
     let order = ParsedCommand::Send { to, frames, by_group: Vec::new(), dry: false, traced: false };
-    Arc::new(ParsedCommand::Once { app: "default".into(), id: id.into(), order: Box::new(order) })
+    Arc::new(ParsedCommand::Once {
+        app: "default".into(),
+        id: id.into(),
+        by: "local".into(),
+        order: Box::new(order),
+    })
 }
 
 /// The same as a dry run, which has no id.

@@ -67,7 +67,8 @@ impl Shard {
         if self.taps.is_open() {
             self.taps.end();
         }
-        for (order, outcome) in orders.iter().zip(outcomes) {
+        for (place, (order, outcome)) in orders.iter().zip(outcomes).enumerate() {
+            self.note_sent(order, place, (outcome.clients, outcome.drops()));
             let answer = Answer::Receipt(outcome.receipt());
             self.executed.remember(order, Remembrance::of(&answer), self.second);
             done.push(ShardOutcome { part: PartialAnswer::Answer(answer), touched: Vec::new() });
@@ -80,6 +81,7 @@ impl Shard {
         to: &ClientFilter,
         messages: &[Frames<SharedFrame>],
     ) -> Vec<ExecutedClients> {
+        self.sent.begin();
         let mut unknown = ExecutedClients::default();
         let bytes = messages.iter().map(|frames| frames.payload).sum();
         let slots = self.select(to, (messages.len(), bytes), &mut unknown);
@@ -87,15 +89,15 @@ impl Shard {
         for &slot in &slots {
             let waits = self.clients.get(slot).is_some_and(|client| client.is_subscribing(&to.groups));
             for (frames, outcome) in messages.iter().zip(&mut outcomes) {
-                outcome.count(if waits { self.defer(slot, frames) } else { self.place(slot, frames) });
+                outcome.count(slot, if waits { self.defer(slot, frames) } else { self.place(slot, frames) });
             }
         }
         self.selected = slots;
         if self.taps.is_open() {
             self.tap_sent(to, messages, &outcomes);
         }
-        for outcome in &outcomes {
-            self.note_drops(to, outcome);
+        for (place, outcome) in outcomes.iter().enumerate() {
+            self.note_drops(to, place, outcome);
         }
         outcomes
     }

@@ -78,6 +78,7 @@ impl Shard {
                 });
             }
             ParsedCommand::Ended(question) => Answer::Ended(self.ended(question)),
+            ParsedCommand::Sends(question) => Answer::Sends(self.sends(question)),
             // The first shard answers for the whole gateway.
             ParsedCommand::Events(question) if self.clients.shard == 0 => {
                 Answer::Events(self.config.events.find(question, &self.name))

@@ -18,7 +18,7 @@ use crate::{
     callers::CallerCounts,
     codec::encode::LiveBytes,
     config::Config,
-    recorder::{ClosingCommand, EndRecorder},
+    recorder::{ClosingCommand, EndRecorder, SentRecorder, UnheardSends},
     refusals::{self, RefusalContext, Refusals},
     shard::{
         app_connections::AppConnections,
@@ -109,6 +109,8 @@ pub(crate) struct ShardDeps {
     pub(crate) refusals: Option<Arc<Refusals>>,
     /// Of the whole gateway as well.
     pub(crate) callers: Option<Arc<CallerCounts>>,
+    /// Likewise: what homes here have sent to nobody.
+    pub(crate) unheard: Option<Arc<UnheardSends>>,
 }
 
 impl ShardDeps {
@@ -142,6 +144,8 @@ pub(crate) struct Shard {
     pub(crate) closing: HashMap<Slot, ClosingEnd>,
     /// How the last clients ended.
     pub(crate) ends: EndRecorder,
+    /// What was sent, and who came and went.
+    pub(crate) sent: SentRecorder,
     /// What is known of the end that is under way.
     pub(crate) ending: EndDetails,
     /// What is measured for those who ask what is busy.
@@ -184,6 +188,7 @@ const fn made_ids() -> Bounds {
 impl Shard {
     pub(crate) fn new(index: u8, incarnation: Incarnation, name: &str, config: Arc<Config>) -> Self {
         let recorder = config.settings.recorder;
+        let sent = (recorder.sends_max, recorder.joins_max, recorder.drops_max);
         Self {
             shards: 1,
             name: name.into(),
@@ -196,6 +201,7 @@ impl Shard {
             wheel: Wheel::default(),
             closing: HashMap::new(),
             ends: EndRecorder::new((recorder.caused_max, recorder.own_max), refusals::now_ms()),
+            sent: SentRecorder::new(sent, refusals::now_ms()),
             ending: EndDetails::default(),
             surveys: Surveys::default(),
             selected: Vec::new(),

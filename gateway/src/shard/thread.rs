@@ -23,6 +23,7 @@ use crate::{
     callers::CallerCounts,
     config::Config,
     observers::Observers,
+    recorder::UnheardSends,
     refusals::Refusals,
     shard::{
         app_connections::AppConnections,
@@ -76,6 +77,8 @@ pub(crate) struct Start {
     pub(crate) refusals: Arc<Refusals>,
     /// Where commands are counted by their callers.
     pub(crate) callers: Option<Arc<CallerCounts>>,
+    /// What homes at this gateway have sent to nobody.
+    pub(crate) unheard: Arc<UnheardSends>,
     /// Who wants to know what Pusher clients do.
     pub(crate) observers: Observers,
     /// Called on its thread: starts what brings it connections, and what serves its upcalls.
@@ -114,6 +117,7 @@ async fn run(start: Start) {
     shard.deps.places = Some(start.places);
     shard.deps.refusals = Some(start.refusals);
     shard.deps.callers = start.callers;
+    shard.deps.unheard = Some(start.unheard);
     let shard: ShardHandle = Rc::new(RefCell::new(shard));
     let mut tasks = JoinSet::new();
     let ingress = (start.attach)(&shard, &mut tasks);

@@ -216,7 +216,11 @@ impl<C: Content> Homes<C> {
         };
         let wanted = origin != ReplyTarget::None;
         let id = if wanted { self.deliveries.next() } else { 0 };
-        for gateway in self.concerned(shared, &topic, &command) {
+        let concerned = self.concerned(shared, &topic, &command);
+        if concerned.is_empty() && !is_dry {
+            shared.out.push(Effect::Unheard(command.clone()));
+        }
+        for gateway in concerned {
             if gateway == shared.me {
                 if !is_dry {
                     own.rises(&topic, at);

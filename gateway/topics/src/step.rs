@@ -400,6 +400,8 @@ pub enum Effect<C: Content> {
         /// Whether [`Input::Arrived`] must follow when it is delivered or given up.
         awaited: bool,
     },
+    /// A command that this home has placed nowhere: no gateway has clients in its topic.
+    Unheard(C::Command),
     /// A command that this home has placed in a group with reports.
     Ordered(Topic, C::Command),
     /// A journal entry: what receivers have been notified of, for a group whose home this gateway is.

@@ -1465,6 +1465,181 @@ pub struct EndedMemory {
     #[prost(uint64, tag = "5")]
     pub refused_left_out: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SendsRequest {
+    /// "" means every app.
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    /// Of these groups and uids it is said whether those clients are in them, and when that
+    /// has changed; at most 64 of each. Those of the command itself, as a first answer has
+    /// them.
+    #[prost(string, repeated, tag = "7")]
+    pub in_groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "8")]
+    pub in_uids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// In milliseconds since the Unix epoch; 0 means as far as remembered.
+    #[prost(uint64, tag = "9")]
+    pub since_ms: u64,
+    /// At most this many sends and this many clients, the newest; 0 means 100, and 1,000 is
+    /// the most.
+    #[prost(uint32, tag = "10")]
+    pub limit: u32,
+    #[prost(string, repeated, tag = "15")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Which commands; one must be given.
+    #[prost(oneof = "sends_request::About", tags = "2, 3, 4")]
+    pub about: ::core::option::Option<sends_request::About>,
+    /// Also what is known of a client, or of the clients that have this uid or had it at
+    /// their end.
+    #[prost(oneof = "sends_request::Of", tags = "5, 6")]
+    pub of: ::core::option::Option<sends_request::Of>,
+}
+/// Nested message and enum types in `SendsRequest`.
+pub mod sends_request {
+    /// Which commands; one must be given.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum About {
+        #[prost(string, tag = "2")]
+        CommandId(::prost::alloc::string::String),
+        /// Those to this group, or to this uid, alone or among others.
+        #[prost(string, tag = "3")]
+        Group(::prost::alloc::string::String),
+        #[prost(string, tag = "4")]
+        Uid(::prost::alloc::string::String),
+    }
+    /// Also what is known of a client, or of the clients that have this uid or had it at
+    /// their end.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        #[prost(string, tag = "5")]
+        OfClientId(::prost::alloc::string::String),
+        #[prost(string, tag = "6")]
+        OfUid(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SendsReply {
+    #[prost(message, optional, tag = "1")]
+    pub coverage: ::core::option::Option<Coverage>,
+    /// The newest first. A command has one for each thread that carried it out.
+    #[prost(message, repeated, tag = "2")]
+    pub sends: ::prost::alloc::vec::Vec<SentCommand>,
+    /// How many there are in all, also beyond the limit.
+    #[prost(uint64, tag = "3")]
+    pub sends_total: u64,
+    /// Connected clients, and the newest of those whose connection has ended.
+    #[prost(message, repeated, tag = "4")]
+    pub clients: ::prost::alloc::vec::Vec<SentClient>,
+    #[prost(uint64, tag = "5")]
+    pub clients_total: u64,
+    /// What each gateway that answered remembers.
+    #[prost(message, repeated, tag = "6")]
+    pub memories: ::prost::alloc::vec::Vec<SendsMemory>,
+}
+/// How one thread of a gateway has carried out a command that sends something; or that
+/// its topic's home has found nobody for it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SentCommand {
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+    /// The thread's number; clients belong to one.
+    #[prost(uint32, tag = "2")]
+    pub shard: u32,
+    /// Rises with all that the thread remembers, so it says which of a send and a SentMove
+    /// came first.
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
+    #[prost(uint64, tag = "4")]
+    pub at_ms: u64,
+    #[prost(string, tag = "5")]
+    pub app: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub command_id: ::prost::alloc::string::String,
+    /// Who gave it, as in SendRequest.by; "" if that is not known.
+    #[prost(string, tag = "7")]
+    pub by: ::prost::alloc::string::String,
+    /// At most 8 names of each kind.
+    #[prost(message, optional, tag = "8")]
+    pub to: ::core::option::Option<Audience>,
+    /// So many other names were in it.
+    #[prost(uint32, tag = "9")]
+    pub names_left_out: u32,
+    /// Clients in whose outboxes it was placed.
+    #[prost(uint64, tag = "10")]
+    pub clients: u64,
+    /// Clients that it was meant for and not placed, as in Receipt.drops.
+    #[prost(map = "string, uint64", tag = "11")]
+    pub drops: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+    /// From the home of the topic that it was sent to: no gateway had clients in it, so no
+    /// thread has carried it out.
+    #[prost(bool, tag = "12")]
+    pub unheard: bool,
+}
+/// What is known of a client that may have been meant.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SentClient {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub app: ::prost::alloc::string::String,
+    /// The one that it has, or had at its end.
+    #[prost(string, tag = "3")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "5")]
+    pub shard: u32,
+    #[prost(uint64, tag = "6")]
+    pub opened_at_ms: u64,
+    /// How its connection ended; absent while it is open.
+    #[prost(message, optional, tag = "7")]
+    pub ended: ::core::option::Option<EndedClient>,
+    /// What waits in its outbox now.
+    #[prost(uint64, tag = "8")]
+    pub outbox_messages: u64,
+    #[prost(uint64, tag = "9")]
+    pub outbox_bytes: u64,
+    /// Those of SendsRequest.in_groups that it is in, or was in at its end. Of an ended client
+    /// no more are known than EndedClient.groups has.
+    #[prost(string, repeated, tag = "10")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// When it got into the groups and uids that were asked about, and out of them; the
+    /// oldest first, at most 64. Not those that it had from its opening, nor those it lost by its
+    /// end.
+    #[prost(message, repeated, tag = "11")]
+    pub moves: ::prost::alloc::vec::Vec<SentMove>,
+    /// Set if the command that was asked about was meant for it, and was not placed: the reason, as in
+    /// Receipt.drops. At most 64 clients of a command are remembered by each thread.
+    #[prost(string, tag = "12")]
+    pub dropped: ::prost::alloc::string::String,
+}
+/// A client came to be in a group, or to have a uid; or is no longer, or has it no longer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SentMove {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+    #[prost(bool, tag = "3")]
+    pub joined: bool,
+    /// One of both.
+    #[prost(string, tag = "4")]
+    pub group: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub uid: ::prost::alloc::string::String,
+}
+/// How far back a gateway remembers, as in EndedMemory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SendsMemory {
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub sends_since_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub joins_since_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub drops_since_ms: u64,
+}
 /// A connection that has ended.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndedClient {
@@ -2224,6 +2399,33 @@ pub mod observe_client {
                 .insert(GrpcMethod::new("broadgate.v1.Observe", "Ended"));
             self.inner.unary(req, path, codec).await
         }
+        /// What became of what was sent: commands that send something, as each of the gateways'
+        /// threads has carried them out; and what is known of clients that may have been meant,
+        /// by which one can say why a client did not get it. Each thread keeps the last of them
+        /// in memory, without what they said. A send that names only clients, wants no receipt
+        /// and has no command id is not remembered. To be *placed* in a client's outbox is what
+        /// is recorded: an outbox that is empty later has given it to the kernel.
+        pub async fn sends(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SendsRequest>,
+        ) -> std::result::Result<tonic::Response<super::SendsReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/broadgate.v1.Observe/Sends",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("broadgate.v1.Observe", "Sends"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The busiest groups, clients, apps, workers or callers. Gateways measure groups, clients and
         /// apps only while somebody asks, in rounds of a second, and stop 10 seconds after the
         /// last question: the first answers have no rates, and `measured_ms` is 0. Callers are
@@ -2391,6 +2593,16 @@ pub mod observe_server {
             &self,
             request: tonic::Request<super::EndedRequest>,
         ) -> std::result::Result<tonic::Response<super::EndedReply>, tonic::Status>;
+        /// What became of what was sent: commands that send something, as each of the gateways'
+        /// threads has carried them out; and what is known of clients that may have been meant,
+        /// by which one can say why a client did not get it. Each thread keeps the last of them
+        /// in memory, without what they said. A send that names only clients, wants no receipt
+        /// and has no command id is not remembered. To be *placed* in a client's outbox is what
+        /// is recorded: an outbox that is empty later has given it to the kernel.
+        async fn sends(
+            &self,
+            request: tonic::Request<super::SendsRequest>,
+        ) -> std::result::Result<tonic::Response<super::SendsReply>, tonic::Status>;
         /// The busiest groups, clients, apps, workers or callers. Gateways measure groups, clients and
         /// apps only while somebody asks, in rounds of a second, and stop 10 seconds after the
         /// last question: the first answers have no rates, and `measured_ms` is 0. Callers are
@@ -2547,6 +2759,49 @@ pub mod observe_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EndedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/broadgate.v1.Observe/Sends" => {
+                    #[allow(non_camel_case_types)]
+                    struct SendsSvc<T: Observe>(pub Arc<T>);
+                    impl<T: Observe> tonic::server::UnaryService<super::SendsRequest>
+                    for SendsSvc<T> {
+                        type Response = super::SendsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SendsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Observe>::sends(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SendsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -3675,7 +3930,7 @@ pub struct Command {
     pub after: ::core::option::Option<Epoch>,
     #[prost(
         oneof = "command::Command",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26"
     )]
     pub command: ::core::option::Option<command::Command>,
 }
@@ -3732,6 +3987,8 @@ pub mod command {
         Events(super::EventsRequest),
         #[prost(message, tag = "25")]
         Top(super::TopRequest),
+        #[prost(message, tag = "26")]
+        Sends(super::SendsRequest),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3745,7 +4002,7 @@ pub struct Answer {
     pub id: u64,
     #[prost(
         oneof = "answer::Answer",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18"
     )]
     pub answer: ::core::option::Option<answer::Answer>,
 }
@@ -3785,6 +4042,8 @@ pub mod answer {
         Events(super::EventsReply),
         #[prost(message, tag = "17")]
         Top(super::TopReply),
+        #[prost(message, tag = "18")]
+        Sends(super::SendsReply),
     }
 }
 /// A refusal on the pipelined stream: the status that a unary call would have
@@ -3843,6 +4102,10 @@ pub struct SendRequest {
     /// `no_receipt`.
     #[prost(bool, tag = "12")]
     pub dry: bool,
+    /// As in CloseRequest: set by the gateway that takes the command, whatever its caller
+    /// says. Also `client:ID`, a Pusher client that has sent an event.
+    #[prost(string, tag = "13")]
+    pub by: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "send_request::Payload", tags = "3, 4, 5")]

@@ -141,10 +141,12 @@ impl Backend {
     /// Each channel's event is a command of its own: it has a place in the channel's order.
     pub(super) async fn publish(&self, events: &[Publish]) -> Result<(), ApiRefusal> {
         self.claim(events).await?;
-        let commands = ChannelEvent::of_publishes(&self.app.id, self.once.as_deref(), events).into_iter();
-        let bytes = events.iter().map(|event| event.data.len() as u64 * event.channels.len() as u64).sum();
         let who = self.as_caller();
-        self.dispatcher.callers.count_sends(&who.who(), &self.app.id, commands.len() as u64, bytes);
+        let by = who.who();
+        let commands =
+            ChannelEvent::of_publishes(&self.app.id, &by, self.once.as_deref(), events).into_iter();
+        let bytes = events.iter().map(|event| event.data.len() as u64 * event.channels.len() as u64).sum();
+        self.dispatcher.callers.count_sends(&by, &self.app.id, commands.len() as u64, bytes);
         let answers = accepted(self.dispatcher.place_events(commands).await.answers().await)?;
         match (answers.iter().all(is_complete), &self.once) {
             (true, _) => Ok(()),

@@ -59,7 +59,7 @@ impl Shard {
             return self.refuse(slot, channel, "Busy", sentence, 503);
         }
         let is_again = self.directory.is_member(slot, channel);
-        if !self.directory.join(slot, channel, max) {
+        if !self.join_group(slot, channel, max) {
             let sentence = format!("the connection is in {max} channels already, as many as it may be in");
             return self.refuse(slot, channel, "LimitReached", &sentence, 403);
         }
@@ -96,7 +96,7 @@ impl Shard {
         let max = app.and_then(|app| app.limits.members_max(app.compat)).unwrap_or(u32::MAX);
         let channel = pending.subscription.channel;
         self.tally.drop(Drop::Unsent, pending.deferred.len());
-        let was_in = self.directory.part(slot, &channel);
+        let was_in = self.part_group(slot, &channel);
         if was_in && self.taps.is_open() {
             self.tap_in_group(slot, TapKind::Left, &channel);
         }

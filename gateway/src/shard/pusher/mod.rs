@@ -136,7 +136,7 @@ impl Shard {
 
     pub(crate) fn unsubscribe(&mut self, slot: Slot, channel: &str) {
         let seat = self.directory.seat(slot, channel);
-        if self.directory.part(slot, channel) {
+        if self.part_group(slot, channel) {
             if self.taps.is_open() {
                 self.tap_in_group(slot, TapKind::Left, channel);
             }
@@ -221,6 +221,7 @@ impl Shard {
             data: data.into(),
             user_id_json,
             flags: EventFlags::CLIENT,
+            by: format!("client:{id}").into(),
         };
         if self.deps.upcalls.as_ref().is_none_or(|upcalls| upcalls.events.try_send((id, event)).is_err()) {
             self.tally.drop(Drop::Busy, 1);

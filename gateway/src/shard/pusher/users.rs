@@ -60,7 +60,7 @@ impl Shard {
         }
         let own = [Some(signed_in_group(&user.id)), watches.then(|| online_group(&user.id))];
         // The server's own groups are outside a client's limit.
-        if !own.iter().flatten().all(|group| self.directory.join(slot, group, 0)) {
+        if !own.iter().flatten().all(|group| self.join_group(slot, group, 0)) {
             return false;
         }
         let watch = (!watched.is_empty()).then(|| Box::new(Watchlist::of(watched)));
@@ -97,7 +97,7 @@ impl Shard {
     /// Reverb has no sign-in: there, presence under an id is what terminates a connection by it.
     pub(super) fn identify(&mut self, slot: Slot, user: &str) {
         if self.clients.pusher(slot).is_some_and(|pusher| pusher.tenant.app.compat == Compat::Reverb) {
-            self.directory.join(slot, &signed_in_group(user), 0);
+            self.join_group(slot, &signed_in_group(user), 0);
             if self.taps.is_open() {
                 self.mark_taps(slot);
             }
@@ -111,7 +111,7 @@ impl Shard {
         let is_seated = |group| self.directory.seat(slot, group).is_some_and(|seat| *seat.user == *user);
         let is_present = self.directory.groups(slot).any(|group| is_seated(group));
         if !signed_in && !is_present {
-            self.directory.part(slot, &signed_in_group(user));
+            self.part_group(slot, &signed_in_group(user));
         }
     }
 
