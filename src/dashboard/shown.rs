@@ -42,7 +42,7 @@ pub(super) enum ShownPage {
     },
     Clients {
         app: String,
-        /// `group`, `uid`, `slow`, `held`, `paused`, or `all`.
+        /// `group`, `uid`, `address`, `slow`, `held`, `paused`, or `all`.
         by: ClientsBy,
         #[serde(default)]
         value: String,
@@ -90,6 +90,8 @@ pub(super) enum ClientsBy {
     All,
     Group,
     Uid,
+    /// An address or a network.
+    Address,
     Slow,
     Held,
     Paused,
@@ -101,6 +103,8 @@ impl ShownPage {
         Duration::from_secs(match self {
             Self::Client { .. } | Self::Workers => 2,
             Self::Overview { .. } => 4,
+            // Every client of the app is looked at.
+            Self::Clients { by: ClientsBy::Address, .. } => 10,
             Self::Clients { .. } | Self::Group { .. } | Self::App { .. } | Self::Events { .. } => 5,
             Self::Groups { .. } | Self::Apps { .. } | Self::Doctor => 10,
         })
@@ -205,7 +209,7 @@ fn audience(app: &str, by: ClientsBy, value: &str) -> Audience {
     match by {
         ClientsBy::Group => Audience { app, groups: vec![value.to_owned()], ..Audience::default() },
         ClientsBy::Uid => Audience { app, uids: vec![value.to_owned()], ..Audience::default() },
-        ClientsBy::All | ClientsBy::Slow | ClientsBy::Held | ClientsBy::Paused => {
+        ClientsBy::All | ClientsBy::Address | ClientsBy::Slow | ClientsBy::Held | ClientsBy::Paused => {
             Audience { app, all: true, ..Audience::default() }
         }
     }
@@ -216,9 +220,14 @@ fn list(app: &str, by: ClientsBy, value: &str, cursor: &str, limit: u32) -> List
         ClientsBy::Slow => ClientState::Slow,
         ClientsBy::Held => ClientState::Held,
         ClientsBy::Paused => ClientState::Paused,
-        ClientsBy::All | ClientsBy::Group | ClientsBy::Uid => ClientState::Unspecified,
+        ClientsBy::All | ClientsBy::Group | ClientsBy::Uid | ClientsBy::Address => ClientState::Unspecified,
     };
-    let is_stated = state != ClientState::Unspecified;
+    let required = match by {
+        ClientsBy::Address => Some("address"),
+        _ if state != ClientState::Unspecified => Some("state"),
+        _ => None,
+    };
+    let address = if by == ClientsBy::Address { value.to_owned() } else { String::new() };
     let fields = [ClientField::Uid, ClientField::Connection, ClientField::Traffic];
     ListClientsRequest {
         of: Some(audience(app, by, value)),
@@ -226,7 +235,8 @@ fn list(app: &str, by: ClientsBy, value: &str, cursor: &str, limit: u32) -> List
         limit,
         cursor: cursor.to_owned(),
         state: state.into(),
-        requires: if is_stated { vec!["state".to_owned()] } else { Vec::new() },
+        address,
+        requires: required.map(str::to_owned).into_iter().collect(),
     }
 }
 
@@ -431,6 +441,9 @@ mod tests {
         let slow = list("shop", ClientsBy::Slow, "", "", 100);
         assert_eq!((slow.state(), &slow.requires[..]), (ClientState::Slow, &["state".to_owned()][..]));
         assert!(slow.of.unwrap().all);
+        let from = list("shop", ClientsBy::Address, "10.1.7.0/24", "", 100);
+        assert_eq!((&*from.address, &from.requires[..]), ("10.1.7.0/24", &["address".to_owned()][..]));
+        assert!(from.of.unwrap().all);
         let group = list("shop", ClientsBy::Group, "orders", "", 100);
         assert!(group.requires.is_empty() && group.of.unwrap().groups == ["orders"]);
     }

@@ -44,6 +44,9 @@ pub(crate) struct ClientsArgs {
     /// Only clients of this uid; repeat for several. For signed-in Pusher users use --group '#signed-in-ID'
     #[arg(long)]
     uid: Vec<String>,
+    /// Only those that connected from this address or network, such as 10.1.7.0/24
+    #[arg(long, conflicts_with_all = ["slow", "held", "paused"])]
+    address: Option<String>,
     #[command(flatten)]
     state: StateArgs,
     #[command(flatten)]
@@ -142,9 +145,10 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
         fields.push(ClientField::Traffic);
     }
     let cluster = args.target.cluster().await?;
-    let reply = match state {
-        Some(state) => cluster.list_clients_in(state, of, &fields, args.page.page()).await?,
-        None => cluster.list_clients(of, &fields, args.page.page()).await?,
+    let reply = match (state, &args.address) {
+        (Some(state), _) => cluster.list_clients_in(state, of, &fields, args.page.page()).await?,
+        (None, Some(address)) => cluster.list_clients_from(address, of, &fields, args.page.page()).await?,
+        (None, None) => cluster.list_clients(of, &fields, args.page.page()).await?,
     };
     if args.target.json {
         let mut value = json("ListClientsReply", &reply)?;

@@ -313,7 +313,7 @@ const checks = {
     await shows(page, /members\s+3: gateway-\d 1, gateway-\d 1, gateway-\d 1/)
     await shows(page, /history\s+\d+ of 100/)
     await page.goBack()
-    await page.getByRole('table', { name: 'Busy clients' }).getByRole('link', { name: 'uid bob' }).click()
+    await page.getByRole('table', { name: 'Busy clients' }).getByRole('link', { name: 'bob' }).click()
     await shows(page, 'Earlier ends of uid bob')
     // The app that was looked at last is that of the next page.
     await drawn(page, '#/groups?app=vault')
@@ -322,6 +322,18 @@ const checks = {
     await until('the app is that of the page before', async () => await page.locator('input[name=app]').inputValue() === 'vault')
     await drawn(page, '#/apps')
     await shows(page, /shop\s+3\s+3 of 1,000/)
+  },
+
+  'connected clients are found by their address': async ({ page }) => {
+    const rows = page.getByRole('table').getByRole('row')
+    for (const [address, found] of [['127.0.0.0/8', true], ['127.0.0.1', true], ['10.1.7.0/24', false]]) {
+      await drawn(page, '#/clients?app=shop')
+      await page.locator('select[name=by]').selectOption('address')
+      await page.locator('input[name=value]').fill(address)
+      await page.getByRole('button', { name: 'Show' }).click()
+      await shows(page, found ? 'with the address' : 'No such client is connected.')
+      await until('the answer has come', async () => found === (await rows.count() > 3))
+    }
   },
 
   'a name that no group can have is refused in words, and the page goes on': async ({ page }) => {

@@ -182,3 +182,49 @@ async fn pages_are_complete_while_clients_join_and_leave() {
         assert_eq!(seen.iter().filter(|id| **id == client.id).count(), 1);
     }
 }
+
+/// By an address, or by a network; of a group as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_listed_by_their_address() {
+    let cluster = Cluster::quiet(2).start().await;
+    let clients = [cluster.client(0).await, cluster.client(1).await];
+    let mut ids: Vec<String> = clients.iter().map(|client| client.id.clone()).collect();
+    ids.sort();
+    let mut caller = cluster.caller(0).await;
+    caller.join(join(&[&clients[1].id], &["g"])).await.unwrap();
+    let mut list = async |of: v1::Audience, address: &str| {
+        let mut found = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let list = v1::ListClientsRequest {
+                of: Some(of.clone()),
+                fields: vec![ClientField::Connection.into()],
+                limit: 1,
+                cursor,
+                address: address.to_owned(),
+                requires: vec!["address".to_owned()],
+                ..Default::default()
+            };
+            let page = caller.list_clients(list).await?.into_inner();
+            assert!(page.clients.iter().all(|client| client.address.starts_with("127.0.0.1:")), "{page:?}");
+            found.extend(page.clients.into_iter().map(|client| client.client_id));
+            cursor = page.next_cursor;
+            if cursor.is_empty() {
+                found.sort();
+                return Ok::<_, tonic::Status>(found);
+            }
+        }
+    };
+    for address in ["127.0.0.1", "127.0.0.0/8", "::ffff:127.0.0.1"] {
+        assert_eq!(list(all(), address).await.unwrap(), ids, "{address}");
+    }
+    assert_eq!(list(groups(&["g"]), "127.0.0.1").await.unwrap(), [clients[1].id.clone()]);
+    assert!(list(all(), "10.1.7.0/24").await.unwrap().is_empty());
+    let refused = list(all(), "gw-1").await.unwrap_err();
+    assert!(refused.message().contains("give an IP address"), "{refused}");
+    let run = |args: &[&str]| tokio::task::block_in_place(|| cluster.run(args));
+    let (code, out, _) = run(&["clients", "--address", "127.0.0.0/8"]);
+    assert!(code == 0 && ids.iter().all(|id| out.contains(id)), "{out}");
+    let (code, out, _) = run(&["clients", "--address", "10.1.7.9", "--json"]);
+    assert!(code == 0 && !out.contains("client_id"), "{out}");
+}

@@ -255,6 +255,23 @@ impl Cluster {
         self.list(of.into(), fields, page, request).await
     }
 
+    /// A page of those clients of an audience that connected from an address, or from a network such as `10.1.7.0/24`,
+    /// with these fields. Gateways look at every client of the audience.
+    ///
+    /// # Errors
+    /// If it was refused, not answered, or not sent.
+    pub async fn list_clients_from(
+        &self,
+        address: impl Into<String>,
+        of: impl Into<Audience>,
+        fields: &[ClientField],
+        page: Page,
+    ) -> Result<ListClientsReply, CommandError> {
+        let (address, requires) = (address.into(), vec!["address".to_owned()]);
+        let request = ListClientsRequest { address, requires, ..ListClientsRequest::default() };
+        self.list(of.into(), fields, page, request).await
+    }
+
     async fn list(
         &self,
         of: Audience,

@@ -132,7 +132,10 @@ impl AuditLine {
     /// For people.
     pub(crate) fn sentence(&self) -> String {
         let on = if self.on.is_null() { String::new() } else { format!(" {}", self.on) };
-        let clients = self.clients.map(|count| format!(", {count} clients")).unwrap_or_default();
+        let clients = self
+            .clients
+            .map(|count| format!(", {count} client{}", if count == 1 { "" } else { "s" }))
+            .unwrap_or_default();
         let incomplete = if self.complete == Some(false) { ", incomplete" } else { "" };
         let error = if self.error.is_empty() { String::new() } else { format!(": {}", self.error) };
         let note = self.note.as_ref().map(|note| format!(" (note: {note})")).unwrap_or_default();

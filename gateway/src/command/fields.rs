@@ -6,7 +6,7 @@ use tonic::Code;
 use crate::command::parsed::{ClientFilter, CommandRefusal, Recipients, RefusedField, invalid, refusal};
 
 /// The optional fields that a caller may list in `requires`.
-const UNDERSTOOD: [&str; 2] = ["event", "state"];
+const UNDERSTOOD: [&str; 3] = ["event", "state", "address"];
 
 /// Those of sends alone: elsewhere there is no dry run, so who requires one must be refused.
 const UNDERSTOOD_BY_SENDS: [&str; 2] = [DRY, TRACE];

@@ -8,6 +8,7 @@ use broadgate_proto::{
     v1,
 };
 use broadgate_topics::{Position, Topic};
+use ipnet::IpNet;
 use tonic::Code;
 
 use crate::{
@@ -197,6 +198,8 @@ pub(crate) enum ParsedCommand {
         fields: Vec<v1::ClientField>,
         /// Only those that this holds up.
         state: Option<v1::ClientState>,
+        /// Only those that connected from there.
+        address: Option<IpNet>,
         limit: usize,
         after: Option<(u8, u32)>,
     },

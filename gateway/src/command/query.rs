@@ -50,6 +50,7 @@ pub(super) fn parse_query(command: &v1::command::Command) -> Result<ParsedComman
                 of: audience(request.of.as_ref(), "of")?,
                 fields: request.fields().collect(),
                 state: state(request.state)?,
+                address: Some(&*request.address).filter(|text| !text.is_empty()).map(network).transpose()?,
                 limit: page(request.limit)?,
                 after,
             }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use broadgate_proto::v1::{self, ClientField, ClientState, answer::Answer};
+use ipnet::IpNet;
 use tokio::{sync::oneshot, task::yield_now};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -27,7 +28,14 @@ const ROWS_PER_SLICE: usize = 32;
 /// What was found so far.
 enum ListedClients<'a> {
     /// The first clients by their slots.
-    Clients { of: &'a ClientFilter, from: Slot, limit: usize, except: HashSet<Slot>, slots: BTreeSet<Slot> },
+    Clients {
+        of: &'a ClientFilter,
+        address: Option<IpNet>,
+        from: Slot,
+        limit: usize,
+        except: HashSet<Slot>,
+        slots: BTreeSet<Slot>,
+    },
     /// The first uids by name, of clients of these groups.
     Uids {
         app: &'a str,
@@ -145,14 +153,14 @@ async fn walk(shard: &ShardHandle, order: &ParsedCommand, lists: Vec<Vec<Slot>>)
 impl<'a> ListedClients<'a> {
     fn new(shard: &Shard, order: &'a ParsedCommand, lists: usize) -> Option<Self> {
         Some(match order {
-            ParsedCommand::ListClients { of, limit, after, .. } => {
+            ParsedCommand::ListClients { of, address, limit, after, .. } => {
                 let from = match after {
                     Some((index, _)) if *index > shard.clients.shard => Slot::MAX,
                     Some((index, slot)) if *index == shard.clients.shard => slot + 1,
                     _ => 0,
                 };
                 let except = of.except_clients.iter().filter_map(|&id| shard.clients.find(id)).collect();
-                Self::Clients { of, from, limit: *limit, except, slots: BTreeSet::new() }
+                Self::Clients { of, address: *address, from, limit: *limit, except, slots: BTreeSet::new() }
             }
             ParsedCommand::ListUids { app, groups, limit, after } => {
                 Self::Uids { app, groups, limit: *limit, after, counts: BTreeMap::new() }
@@ -168,9 +176,13 @@ impl<'a> ListedClients<'a> {
     fn look(&mut self, shard: &Shard, list: usize, slot: Slot) {
         let directory = &shard.directory;
         match self {
-            Self::Clients { of, from, limit, except, slots } => {
+            Self::Clients { of, address, from, limit, except, slots } => {
                 let is_late = slots.len() > *limit && slots.last().is_some_and(|last| slot > *last);
-                if slot < *from || is_late || !is_meant(shard, of, except, slot) {
+                if slot < *from
+                    || is_late
+                    || !is_meant(shard, of, except, slot)
+                    || !is_from(shard, *address, slot)
+                {
                     return;
                 }
                 slots.insert(slot);
@@ -216,12 +228,14 @@ impl<'a> ListedClients<'a> {
     }
 
     fn row(&self, shard: &Shard, order: &ParsedCommand, slot: Slot) -> Option<v1::ClientInfo> {
-        let (Self::Clients { of, except, .. }, ParsedCommand::ListClients { fields, .. }) = (self, order)
+        let (Self::Clients { of, address, except, .. }, ParsedCommand::ListClients { fields, .. }) =
+            (self, order)
         else {
             return None;
         };
         let fields: &[ClientField] = fields;
-        is_meant(shard, of, except, slot).then(|| shard.info(slot, fields))
+        (is_meant(shard, of, except, slot) && is_from(shard, *address, slot))
+            .then(|| shard.info(slot, fields))
     }
 
     fn answer(self, lists: &[Vec<Slot>], rows: Vec<v1::ClientInfo>) -> Answer {
@@ -246,6 +260,12 @@ impl<'a> ListedClients<'a> {
             }
         }
     }
+}
+
+/// Has it connected from there?
+fn is_from(shard: &Shard, address: Option<IpNet>, slot: Slot) -> bool {
+    let Some(net) = address else { return true };
+    shard.clients.get(slot).is_some_and(|client| net.contains(&client.address.ip().to_canonical()))
 }
 
 /// Is it still there, of this app, and not excepted? That it was in one of the lists is known.

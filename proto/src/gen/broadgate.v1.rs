@@ -4523,6 +4523,10 @@ pub struct ListClientsRequest {
     /// Only clients in this state. Announce it as "state" in `requires`.
     #[prost(enumeration = "ClientState", tag = "5")]
     pub state: i32,
+    /// Only clients that connected from this address, or from this network, such as
+    /// 10.1.7.0/24. Announce it as "address" in `requires`.
+    #[prost(string, tag = "6")]
+    pub address: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

@@ -128,7 +128,7 @@ function Dashboard({ me, logout }) {
       ${isOwn && live.bodyError && live.bodyError !== live.headError && html`<${Note} quiet=${body != null}>${live.bodyError}${body ? `. What is shown is ${age(performance.now() - live.takenAt)} old.` : ''}<//>`}
       ${live.head ? html`<${view} key=${page} me=${me} head=${live.head} body=${body} query=${query} asked=${shown != null} />` : !live.headError && html`<p class="soft wait">Asking the cluster…</p>`}
     </main>
-    <footer class="soft">${live.head?.asked && html`asked ${live.head.asked} · `}broadgate ${me.version} · times are UTC</footer>`
+    <footer class="soft">${live.head?.asked && html`asked ${live.head.asked}${me.who ? ` as ${me.who}` : ''} · `}broadgate ${me.version} · times are UTC</footer>`
 }
 
 function Root() {

@@ -27,7 +27,7 @@ const COLUMNS = [
   { label: 'In/s', num: true, cell: (app) => rate(app.messages_in_per_s) },
   { label: 'Out/s', num: true, cell: (app) => rate(app.messages_out_per_s) },
   { label: 'Bytes out/s', num: true, cell: (app) => bytes(Math.round(app.bytes_out_per_s)) },
-  { label: 'Remembered refusals', num: true, cell: (app) => count(app.refused) },
+  { label: 'Refused', num: true, cell: (app) => count(app.refused) },
 ]
 
 export function Apps({ body }) {

@@ -5,8 +5,10 @@ import { AppChoice, ClientLink, Facts, Field, NextPage, Note, Panel, Table, aski
 import { Order, Orders } from '/orders.js'
 import { Tap } from '/tap.js'
 
-const BY = { all: 'all', uid: 'with the uid', group: 'in the group', id: 'with the id', address: 'ended, by address', slow: 'that do not read', held: 'that wait for a worker', paused: 'that wait for an answer' }
-const NAMED = ['uid', 'group', 'id', 'address']
+const BY = { all: 'all', uid: 'with the uid', group: 'in the group', id: 'with the id', address: 'with the address', ended: 'ended, by address', slow: 'that do not read', held: 'that wait for a worker', paused: 'that wait for an answer' }
+const NAMED = ['uid', 'group', 'id', 'address', 'ended']
+// Those that are found on other pages.
+const ELSEWHERE = ['id', 'ended']
 
 function Search({ query, apps }) {
   const [by, setBy] = useState(Object.hasOwn(BY, query.by ?? '') ? query.by : 'all')
@@ -15,13 +17,13 @@ function Search({ query, apps }) {
     const form = Object.fromEntries(new FormData(event.target))
     const value = form.value?.trim() ?? ''
     if (by === 'id' && value) go('client', { app: form.app, id: value })
-    else if (by === 'address') go('events', { address: value })
+    else if (by === 'ended') go('events', { address: value })
     else go('clients', { app: form.app, by, value })
   }
   return html`<form class="search" role="search" onSubmit=${submit}>
     <${AppChoice} app=${query.app} apps=${apps} />
     <${Field} label="Clients"><select name="by" value=${by} onChange=${(event) => setBy(event.target.value)}>${Object.entries(BY).map(([key, name]) => html`<option value=${key} selected=${key === by}>${name}</option>`)}</select><//>
-    ${NAMED.includes(by) && html`<${Field} label="Name"><input name="value" required autocomplete="off" spellcheck=${false} defaultValue=${query.value ?? ''} /><//>`}
+    ${NAMED.includes(by) && html`<${Field} label=${['address', 'ended'].includes(by) ? 'Address or network' : 'Name'}><input name="value" placeholder=${['address', 'ended'].includes(by) ? '10.1.7.0/24' : null} required autocomplete="off" spellcheck=${false} defaultValue=${query.value ?? ''} /><//>`}
     <button>Show</button></form>`
 }
 
@@ -58,14 +60,14 @@ export function Clients({ head, body, query }) {
     <${Missing} coverage=${body?.coverage} />
     <${Table} caption=${`Clients ${by === 'all' ? '' : BY[by]} ${query.value ?? ''}`.trim()} note=${body ? `${counted(body.clients.length, 'row')} of app ${query.app || 'default'}` : ''}
       columns=${COLUMNS} rows=${body?.clients ?? []} keyOf=${(one) => one.client_id} empty=${body ? html`<${None} by=${by} query=${query} apps=${head.apps} />` : asking()}
-      more=${html`<${NextPage} to=${body?.next_cursor && link('clients', { ...query, cursor: body.next_cursor })} from=${query.cursor && link('clients', { ...query, cursor: '' })} />`} />`
+      more=${html`${by === 'address' && query.value && html`<p class="pages"><a href=${link('events', { address: query.value })}>Those that have ended, and what was refused</a></p>`}<${NextPage} to=${body?.next_cursor && link('clients', { ...query, cursor: body.next_cursor })} from=${query.cursor && link('clients', { ...query, cursor: '' })} />`} />`
 }
-Clients.what = (query) => ({ page: 'clients', app: query.app, by: Object.hasOwn(BY, query.by ?? '') && !['id', 'address'].includes(query.by) ? query.by : 'all', value: query.value ?? '', cursor: query.cursor ?? '' })
+Clients.what = (query) => ({ page: 'clients', app: query.app, by: Object.hasOwn(BY, query.by ?? '') && !ELSEWHERE.includes(query.by) ? query.by : 'all', value: query.value ?? '', cursor: query.cursor ?? '' })
 
 /** Why connections have ended. */
 export const endColumns = [
   { label: 'When', fit: true, cell: (end) => html`<span class="time">${clock(end.ended_at_ms)}</span>` },
-  { label: 'Client', cell: (end) => html`<${ClientLink} app=${end.app} id=${end.client_id} />${end.uid && html` <span class="wrap">uid ${end.uid}</span>`}` },
+  { label: 'Client', cell: (end) => html`<${ClientLink} app=${end.app} id=${end.client_id} />${end.uid && html`<div class="wrap">uid ${end.uid}</div>`}` },
   { label: 'What', fit: true, cell: (end) => html`<b>${end.why.title}</b>` },
   { label: 'Why', cell: (end) => html`<span class="wrap">${end.why.because}${end.reason && !end.why.because.includes(end.reason) ? `: ${end.reason}` : ''}</span>${end.why.do && html`<div class="soft">do: ${end.why.do}</div>`}` },
   { label: 'Where', cell: (end) => html`${end.gateway}, <span class="wrap">${end.address}</span>` },
@@ -77,7 +79,7 @@ function facts(client) {
     ['app', html`<a href=${link('app', { app: client.app })}>${client.app}</a>`],
     ['uid', client.uid || 'none'],
     ['gateway', `${client.gateway}, listener ${client.listener} (${client.protocol})`],
-    ['address', client.address],
+    ['address', html`<a href=${link('clients', { app: client.app, by: 'address', value: client.address.replace(/:\d+$/, '').replace(/^\[|\]$/g, '') })}>${client.address}</a>`],
     ['connected for', since(client.opened_at_ms)],
     ['in', `${counted(client.messages_in, 'message')}, ${bytes(client.bytes_in)}`],
     ['out', `${counted(client.messages_out, 'message')}, ${bytes(client.bytes_out)}`],

@@ -13,7 +13,7 @@ export function Doctor({ body, asked }) {
     { label: 'Check', fit: true, cell: (one) => html`<b>${one.check}</b>` },
     { label: 'Found', cell: (one) => one.findings.length
       ? html`<ul class="findings">${one.findings.map((found) => html`<li key=${found.what}><span class="wrap">${found.what}</span>${found.do && html`<div class="soft">do: ${found.do}</div>`}</li>`)}</ul>`
-      : html`<span class="soft">${one.well}</span>` },
+      : html`<span class="soft">${one.well || 'nothing is wrong'}</span>` },
   ]
   return html`<h1>Doctor</h1>
     ${body && html`<p class=${`health ${body.failed ? 'bad' : body.warned ? 'warn' : 'good'}`}><span class="dot" aria-hidden="true"></span><b>${sum}</b></p>`}

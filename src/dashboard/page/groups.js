@@ -31,7 +31,7 @@ const HISTORY = [
   { label: 'Offset', fit: true, cell: (one) => count(one.offset) },
   { label: 'Age', fit: true, cell: (one) => age(one.age_ms) },
   { label: 'Event', cell: (one) => one.event && html`<span class="wrap">${one.event}</span>` },
-  { label: 'Bytes', num: true, cell: (one) => bytes(one.bytes) },
+  { label: 'Bytes', fit: true, cell: (one) => bytes(one.bytes) },
   { label: 'Command', cell: (one) => html`<code class="wrap">${one.command_id}</code>` },
 ]
 
@@ -67,6 +67,6 @@ export function Group({ body, query, me }) {
     <${Tap} me=${me} key=${query.group} app=${query.app} whom=${{ group: query.group }} kinds=${['placed', 'dropped', 'joined', 'left', 'subscribing', 'closed']} />
     <${Table} caption="Members" note=${body.members.next_cursor ? 'the first of them' : ''} columns=${clientColumns} rows=${body.members.clients} keyOf=${(one) => one.client_id} empty="None is connected."
       more=${body.members.next_cursor && html`<p class="pages"><a href=${link('clients', { app: query.app, by: 'group', value: query.group })}>All of them</a></p>`} />
-    ${body.history.messages.length > 0 && html`<${Table} caption="Last messages" note="what they say is not shown here" columns=${HISTORY} rows=${body.history.messages} keyOf=${(one) => one.offset} />`}`}`
+    ${body.history.messages.length > 0 && html`<${Table} caption="Last messages" note="what they say is not shown here" columns=${HISTORY.filter((one) => one.label !== 'Event' || body.history.messages.some((message) => message.event))} rows=${body.history.messages} keyOf=${(one) => one.offset} />`}`}`
 }
 Group.what = (query) => ({ page: 'group', app: query.app, group: query.group ?? '' })

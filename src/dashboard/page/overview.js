@@ -69,7 +69,7 @@ const ENDS = [
 ]
 
 const LOUD = [
-  { label: 'Group', cell: (one) => html`<a class="wrap" href=${link('group', { app: one.app, group: one.group })}>${one.group}</a> <span class="soft">${one.app}</span>` },
+  { label: 'Group', cell: (one) => html`<span class="soft">${one.app}/</span><a class="wrap" href=${link('group', { app: one.app, group: one.group })}>${one.group}</a>` },
   { label: 'Home', cell: (one) => one.home || 'none' },
   { label: 'Members', num: true, cell: (one) => count(one.clients) },
   { label: 'Messages/s', num: true, cell: (one) => rate(one.messages_per_s) },
@@ -78,7 +78,7 @@ const LOUD = [
 ]
 
 const BUSY = [
-  { label: 'Client', cell: (one) => html`<${ClientLink} app=${one.app} id=${one.client_id}>${one.uid ? `uid ${one.uid}` : short(one.client_id)}<//> <span class="soft">${one.app}</span>` },
+  { label: 'Client', cell: (one) => html`<span class="soft">${one.app}/</span><a class="wrap" href=${link('client', { app: one.app, id: one.client_id })}>${one.uid || html`<code>${short(one.client_id)}</code>`}</a>` },
   { label: 'Gateway', cell: (one) => one.gateway },
   { label: 'In/s', num: true, cell: (one) => rate(one.messages_in_per_s) },
   { label: 'Out/s', num: true, cell: (one) => rate(one.messages_out_per_s) },
