@@ -13,6 +13,7 @@ const option = (name, without) => process.argv.includes(name) ? process.argv[pro
 const folder = path.resolve(option('--pictures'))
 const minutes = Number(option('--minutes', 3))
 const SIZES = { wide: { width: 1280, height: 860 }, phone: { width: 360, height: 740 } }
+const DEPLOYED = { 'overview-wide-light': 'overview', 'group-wide-dark': 'group', 'live-wide-light': 'live', 'overview-phone-dark': 'phone' }
 const USERS = ['ann', 'bob', 'cem', 'dora', 'eli', 'fay', 'gus', 'hana', 'ivo', 'june', 'kai', 'lea']
 const GROUPS = ['orders.eu', 'orders.us', 'orders.asia', 'prices', 'chat.lobby', 'chat.support']
 
@@ -81,7 +82,10 @@ try {
       await page.emulateMedia({ colorScheme })
       for (const [form, size] of Object.entries(SIZES)) {
         await page.setViewportSize(size)
-        await page.screenshot({ path: path.join(folder, `${name}-${form}-${colorScheme}.png`), fullPage: form === 'phone' || name !== 'overview' })
+        const picture = `${name}-${form}-${colorScheme}`
+        await page.screenshot({ path: path.join(folder, `${picture}.png`), fullPage: true })
+        // As much as a reader of the documents looks at.
+        if (DEPLOYED[picture]) await page.screenshot({ path: path.join(folder, `${DEPLOYED[picture]}.png`), fullPage: true, clip: { x: 0, y: 0, width: size.width, height: Math.min(1400, await page.evaluate(() => document.documentElement.scrollHeight)) } })
       }
     }
     await page.setViewportSize(SIZES.wide)
