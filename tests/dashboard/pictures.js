@@ -1,10 +1,10 @@
 // Pictures of every page, of a cluster with some minutes of traffic; see `run` beside this file.
-import { spawnSync } from 'node:child_process'
-import { mkdirSync, readdirSync } from 'node:fs'
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { createRequire } from 'node:module'
 import { until } from '../clients/node/lib/wait.js'
 import { Cluster } from './cluster.js'
+import { withPalette } from './palette.js'
 
 const require = createRequire(new URL('../clients/node/package.json', import.meta.url))
 const { chromium } = require('playwright-core')
@@ -54,6 +54,7 @@ const cluster = await Cluster.start()
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking'] })
 try {
   mkdirSync(folder, { recursive: true })
+  for (const name of readdirSync(folder).filter((name) => name.endsWith('.png'))) rmSync(path.join(folder, name))
   const { clients, stop } = await traffic(cluster)
   const context = await browser.newContext({ viewport: SIZES.wide, locale: 'en-GB', reducedMotion: 'reduce' })
   const page = await context.newPage()
@@ -92,8 +93,7 @@ try {
     await page.emulateMedia({ colorScheme: 'light' })
   }
   stop()
-  // Flat colours need no millions of them: where ImageMagick is, the files become a third.
-  for (const name of readdirSync(folder)) spawnSync('convert', [path.join(folder, name), '-colors', '160', `PNG8:${path.join(folder, name)}`])
+  for (const name of readdirSync(folder).filter((name) => name.endsWith('.png'))) writeFileSync(path.join(folder, name), withPalette(readFileSync(path.join(folder, name))))
   console.log(`pictures are in ${folder}`)
 } catch (error) {
   console.log(cluster.logs())
