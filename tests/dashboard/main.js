@@ -107,9 +107,9 @@ const checks = {
     const port = cluster.gateways[0].dashboard
     const page = await login(context, port, cluster.tokens.reader)
     await shows(page, 'rita (reader)')
-    for (const hash of [`#/client?app=shop&id=${one.id}`, '#/group?app=shop&group=orders.eu', '#/app?app=shop']) {
+    for (const [hash, fact] of [[`#/client?app=shop&id=${one.id}`, 'connected for'], ['#/group?app=shop&group=orders.eu', 'next home'], ['#/app?app=shop', 'takes raw clients']]) {
       await drawn(page, hash)
-      await shows(page, 'Now')
+      await shows(page, fact)
       same(`orders on ${hash}`, await page.getByRole('button', { name: /Send|Disconnect/ }).count(), 0)
     }
     await shows(page, 'what messages say is not shown to you')
@@ -146,7 +146,7 @@ const checks = {
     for (const word of ['secret-group', 'vera', 'All is well', 'chat-1']) holds(`${word} is not shown`, !whole.includes(word), whole.slice(Math.max(0, whole.indexOf(word) - 300), whole.indexOf(word) + 100))
     // In its own app it may give orders.
     await drawn(page, `#/client?app=shop&id=${one.id}`)
-    same('orders in its app', await page.getByRole('button', { name: 'Disconnect…' }).count(), 1)
+    await until('orders are offered in its app', async () => await page.getByRole('button', { name: 'Disconnect…' }).count() === 1)
     await context.close()
   },
 
