@@ -15,7 +15,7 @@
 
 use std::{hint::black_box, process::ExitCode};
 
-use broadgate_gateway::bench::{Fanout, Framing, Group, Message, Polled, RememberedSends};
+use broadgate_gateway::bench::{Fanout, Framing, Group, Message, Polled};
 
 const PAYLOAD_BYTES: usize = 128;
 const CLIENTS: u32 = 1000;
@@ -24,7 +24,7 @@ const FEW_GROUPS: u32 = 10;
 const MANY_GROUPS: u32 = 100_000;
 
 /// Each benchmark, by its name.
-const BENCHMARKS: [(&str, fn()); 9] = [
+const BENCHMARKS: [(&str, fn()); 8] = [
     ("append_and_flush_1000 frames_8", append_and_flush),
     ("select_1000 all", || select(&[])),
     ("select_1000 all_but_one", || select(&[7])),
@@ -33,7 +33,6 @@ const BENCHMARKS: [(&str, fn()); 9] = [
     ("stats groups_100000", || stats(MANY_GROUPS)),
     ("page_10 groups_10", || page(FEW_GROUPS)),
     ("page_10 groups_100000", || page(MANY_GROUPS)),
-    ("remember_1000 sends", remember),
 ];
 
 fn main() -> ExitCode {
@@ -118,16 +117,4 @@ fn page(groups: u32) {
 #[inline(never)]
 fn counted_page(polled: &Polled) -> usize {
     black_box(polled).page(10)
-}
-
-fn remember() {
-    counted_remember(&mut RememberedSends::new());
-}
-
-/// A thousand commands to a group are remembered, however many clients get them.
-#[inline(never)]
-fn counted_remember(sends: &mut RememberedSends) {
-    for _ in 0..1000 {
-        black_box(&mut *sends).send();
-    }
 }
