@@ -141,6 +141,17 @@ pub(super) fn age_since_ms(since_ms: u64) -> String {
     age(now.saturating_sub(Duration::from_millis(since_ms)))
 }
 
+/// "0", "0.4", "18", "4.1k", "311k", "2.5M".
+pub(super) fn rate(value: f64) -> String {
+    let (value, unit) = match value {
+        value if value >= 999_500.0 => (value / 1e6, "M"),
+        value if value >= 999.5 => (value / 1e3, "k"),
+        value => (value, ""),
+    };
+    let is_whole = value >= 99.5 || (value - value.round()).abs() < 0.05;
+    if is_whole { format!("{value:.0}{unit}") } else { format!("{value:.1}{unit}") }
+}
+
 /// "1 client", "2 clients".
 pub(super) fn counted(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }

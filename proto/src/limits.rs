@@ -369,6 +369,12 @@ pub const SHARD_PAUSE_MIN: Duration = Duration::from_secs(3);
 /// A worker that has events to answer, and answers none for so many seconds, is reported as silent: a handler
 /// may well wait for a database for some of them.
 pub const WORKER_SILENT_S: u32 = 10;
+/// A worker that leaves single events unanswered for so many seconds, and answers others, is reported: what is
+/// unanswered for longer than most handlers may take.
+pub const WORKER_ANSWER_ODD_S: u32 = 20;
+/// Notes of when events went to a worker, of each shard: so it knows the age of the oldest unanswered one. One a
+/// second; of more every second one is dropped.
+pub const SEND_TIMES_MAX: usize = 64;
 /// Members that a gateway remembers as removed from its view: as many as vanish when a rack of hosts does.
 pub const REMOVED_MEMBERS_MAX: usize = 64;
 /// Apps that a gateway's evidence lists; a hash of all covers the others. So 50 gateways fit into one answer.

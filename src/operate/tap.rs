@@ -32,10 +32,12 @@ Examples:
   broadgate tap --uid 42 --app shop
   broadgate tap --group orders.eu --kind placed --payload
   broadgate tap --whole-app --kind opened --kind closed --json
+  broadgate tap --caller token:ann --app shop
 
 Nobody waits for a tap. Each gateway shows at most --per-second events a second, and what is not read in time is
 missed: \"N not shown\" stands where events are missing. Of a uid or a client each message is shown at each client;
-of a group or an app once for each shard of a gateway, with the count of clients. For users who have signed in by
+of a group, a caller or an app once for each shard of a gateway, with the count of clients. Of a caller it shows
+messages that its commands place or drop, and clients that they close. For users who have signed in by
 the Pusher protocol, --uid is their id. Times are UTC.
 
 It ends after --for, by Ctrl-C, or when the gateway that was asked ends: exit code 0, or 3 if a gateway could not
@@ -79,6 +81,9 @@ struct WhoseArgs {
     /// The clients in this group, and what is sent to it
     #[arg(long)]
     group: Option<String>,
+    /// What the commands of a caller do, such as token:ann, worker:chat-1 or app:1/b6e2
+    #[arg(long)]
+    caller: Option<String>,
     /// All clients of the app, and what is sent to them
     #[arg(long)]
     whole_app: bool,
@@ -86,9 +91,9 @@ struct WhoseArgs {
 
 impl WhoseArgs {
     fn of(&self) -> Of {
-        let Self { uid, client, group, whole_app } = self.clone();
+        let Self { uid, client, group, caller, whole_app } = self.clone();
         let named = uid.map(Of::Uid).or(client.map(Of::ClientId)).or(group.map(Of::Group));
-        named.unwrap_or(Of::WholeApp(whole_app))
+        named.or(caller.map(Of::Caller)).unwrap_or(Of::WholeApp(whole_app))
     }
 
     /// In words.
@@ -97,7 +102,8 @@ impl WhoseArgs {
             Of::Uid(uid) => format!("uid {uid}"),
             Of::ClientId(id) => format!("client {id}"),
             Of::Group(group) => format!("group {group}"),
-            Of::WholeApp(_) | Of::Caller(_) => "the whole app".to_owned(),
+            Of::Caller(caller) => format!("commands of {caller}"),
+            Of::WholeApp(_) => "the whole app".to_owned(),
         }
     }
 }

@@ -32,6 +32,8 @@ Examples:
   broadgate watch --group 'orders.*' --app shop
   broadgate watch --group lobby --json
 
+What happens to the cluster itself, as it happens: `broadgate events --follow`.
+
 First it shows how things are, as changes; then each change: a group is occupied, a user joins or leaves, it is
 vacated. A token of the app suffices. Users are those of presence channels, and those that workers have joined clients as. Where the stream to a
 gateway breaks it is opened again, and a line says so: what changed and was undone meanwhile is not shown. Times are

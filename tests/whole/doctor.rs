@@ -37,7 +37,7 @@ fn examine(cluster: &Cluster) -> (BTreeMap<String, String>, String) {
 }
 
 /// Waits until the doctor finds this, and nothing else.
-async fn finds(cluster: &Cluster, check: &str, level: &str, said: &str) {
+pub async fn finds(cluster: &Cluster, check: &str, level: &str, said: &str) {
     let expected = BTreeMap::from([(check.to_owned(), level.to_owned())]);
     until(&format!("the doctor finds {check}: {said}"), async || {
         let (bad, out) = examine(cluster);
@@ -182,6 +182,51 @@ async fn worker_that_hangs_is_named() {
     .await;
     let _other = echo(&cluster, "echo-2");
     finds(&cluster, "removed", "warn", "echo-1 was removed ").await;
+}
+
+/// A worker that answers all clients but one.
+#[tokio::test]
+async fn worker_that_leaves_one_client_without_an_answer_is_named() {
+    let cluster = Cluster::of(1).start().await;
+    let mut worker = TestWorker::attach(&cluster.internal[0], 7).await;
+    let (mut lively, mut stuck) = (cluster.client(0).await, cluster.client(0).await);
+    stuck.say("stuck").await;
+    let answering = tokio::spawn(async move {
+        let mut unanswered = None;
+        loop {
+            let event = worker.event().await;
+            if said(&event) == Some("stuck") {
+                unanswered = Some(event);
+                continue;
+            }
+            worker.ack(&event).await;
+            if said(&event) == Some("answer it")
+                && let Some(event) = unanswered.take()
+            {
+                worker.ack(&event).await;
+            }
+        }
+    });
+    let expected = BTreeMap::from([("workers".to_owned(), "warn".to_owned())]);
+    let named = async {
+        loop {
+            lively.say("answered at once").await;
+            let (bad, out) = examine(&cluster);
+            let (_, top, _) = cluster.run(&["top", "workers", "--once", "--json"]);
+            let oldest = first_json(&top).and_then(|top| top["workers"][0]["oldest_unanswered_s"].as_u64());
+            // At a shard of its own, the client is all that the worker has there: so it has answered nothing.
+            let said = ["test-7 answers others, and one of ", "test-7 has answered none of "];
+            if bad == expected && said.iter().any(|said| out.contains(said)) && oldest >= Some(20) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    soon("it is named", named).await;
+    lively.say("answer it").await;
+    is_healthy(&cluster).await;
+    answering.abort();
+    drop(stuck);
 }
 
 /// A gateway by itself: what it is asked for is not what a cluster says.

@@ -210,11 +210,41 @@ fn proofs_that_are_named_exist() {
     assert!(proofs > 20, "{proofs}");
 }
 
+/// Every symptom of the runbook is made by a test, which the table in `runbook_when.rs` names, or says why not.
+#[test]
+fn symptoms_of_the_runbook_have_tests() {
+    let runbook = read("deploy/RUNBOOK.md");
+    let when = runbook.split("\n## When\n").nth(1).unwrap();
+    let symptoms: Vec<&str> =
+        when.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).skip(1).collect();
+    let table = read("tests/whole/runbook_when.rs");
+    let rows =
+        table.lines().filter_map(|line| line.strip_prefix("//! | ")?.strip_suffix(" |")?.split_once(" | "));
+    let rows: Vec<(&str, &str)> = rows.skip(1).collect();
+    for (begins, test) in &rows {
+        let fits = symptoms.iter().filter(|symptom| symptom.starts_with(begins)).count();
+        assert_eq!(fits, 1, "so many symptoms begin with {begins:?}");
+        if test.starts_with("by hand: ") {
+            continue;
+        }
+        let (file, test) = test.trim_matches('`').split_once("::").unwrap();
+        let file =
+            if file.contains('/') { format!("tests/{file}.rs") } else { format!("tests/whole/{file}.rs") };
+        assert!(read(&file).contains(&format!("async fn {test}(")), "{file} has no test {test}");
+    }
+    for symptom in &symptoms {
+        let fits = rows.iter().filter(|(begins, _)| symptom.starts_with(begins)).count();
+        assert_eq!(fits, 1, "so many rows of runbook_when.rs are about {symptom:?}");
+    }
+    assert!(symptoms.len() > 40, "{}", symptoms.len());
+}
+
 /// Every procedure of the runbook is done by a test, which the table in a `runbook.rs` names.
 #[test]
 fn procedures_of_the_runbook_have_tests() {
     let runbook = read("deploy/RUNBOOK.md");
-    let tests = read("tests/whole/runbook.rs") + &read("tests/etcd/runbook.rs");
+    let tests = ["tests/whole/runbook.rs", "tests/whole/runbook_tokens.rs", "tests/etcd/runbook.rs"];
+    let tests: String = tests.map(read).concat();
     let procedures = runbook.split("\n## Do\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let named: Vec<&str> = procedures
         .lines()

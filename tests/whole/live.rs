@@ -68,6 +68,26 @@ async fn a_group_is_described_by_its_home_whichever_gateway_is_asked() {
     {
         assert!(out.contains(words), "{words}: {out}");
     }
+    let sending = tokio::spawn({
+        let mut caller = caller.clone();
+        async move {
+            loop {
+                caller.send(text(groups(&["room-1"]), "x")).await.unwrap();
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+    });
+    until("rates are measured", async || {
+        let (_, out, _) = cluster.run(&["group", "room-1", "--rates"]);
+        let (_, json, _) = cluster.run(&["group", "room-1", "--rates", "--json"]);
+        let json: Value = serde_json::from_str(&json).ok()?;
+        let [messages, deliveries] =
+            ["messages_per_s", "deliveries_per_s"].map(|field| json["rates"][field].as_f64());
+        // Each message goes to all three clients.
+        (out.contains(" messages/s, ") && messages? > 0.0 && deliveries? > 2.0 * messages?).then_some(())
+    })
+    .await;
+    sending.abort();
     let (code, out, _) = cluster.run(&["group", "nobody", "--json"]);
     let reply: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &reply["position"], &reply["since"]), (0, &"".into(), &Value::Null), "{out}");

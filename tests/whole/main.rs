@@ -55,6 +55,8 @@ mod redis_views;
 mod refusals;
 mod rounds;
 mod runbook;
+mod runbook_tokens;
+mod runbook_when;
 mod service_manager;
 mod settings;
 mod socketio;

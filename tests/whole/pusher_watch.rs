@@ -329,6 +329,7 @@ async fn slow_observer_slows_no_client_and_learns_what_it_missed() {
         assert!(events.events.iter().all(|event| matches!(event.event, Some(Event::ClientEvent(_)))));
     }
     assert!(told > 100 && missed > 100, "{told} were told, {missed} missed");
+    crate::doctor::finds(&cluster, "drops", "warn", "watcher_slow").await;
     ann.whisper("private-room", "again").await;
     let events = soon("events", watching.message()).await.unwrap().unwrap();
     assert_eq!((events.missed, events.events.len()), (0, 1));

@@ -11,7 +11,6 @@
 //! | Update the register | `register_is_updated_and_moved_under_traffic_and_nothing_is_incomplete` |
 //! | Move the register | `register_is_updated_and_moved_under_traffic_and_nothing_is_incomplete` |
 //! | Change the secret | `secret_is_changed_under_traffic_and_nothing_is_incomplete` |
-//! | Take a token away | `token_is_taken_away_and_nobody_else_notices` |
 //! | Replace a certificate | `certificates_and_their_ca_are_changed_under_traffic_and_nothing_is_incomplete` |
 //! | Change the CA | `certificates_and_their_ca_are_changed_under_traffic_and_nothing_is_incomplete` |
 //! | Add or change an app | `app_is_added_and_changed_under_traffic_and_no_other_client_notices` |
@@ -43,7 +42,6 @@ use crate::{
     handover::converse,
     harness::*,
     pusher::{APPS, Key, Pusher, SHOP_KEY},
-    tokens::{TokensFile, as_json},
 };
 
 const OLD: &str = "old-secret-0123456789abcdef0123456789";
@@ -588,31 +586,4 @@ async fn key_of_an_app_is_changed_and_no_publish_is_lost() {
         assert_eq!(client.hear().await["data"], number.to_string(), "of {published}");
     }
     assert!(published > 10, "{published}");
-}
-
-/// A token is removed from the file of every gateway: each refuses it, what was done with it is in the audit, and
-/// who else has a token goes on.
-#[tokio::test]
-async fn token_is_taken_away_and_nobody_else_notices() {
-    let mut tokens = TokensFile::new("taken-away");
-    let (ann, ben) = (tokens.add("ann", &["--role", "operator"]), tokens.add("ben", &["--role", "reader"]));
-    let cluster = Cluster::quiet(2).secret(OLD).gateway(&tokens.setting()).start().await;
-    let close = json!({"to": {"uids": ["42"]}}).to_string();
-    assert_eq!(as_json(&cluster.internal[0], "Close", &ann, &close).await.0, 200);
-    tokens.remove("ann");
-    for address in &cluster.internal {
-        until("the token is refused", async || {
-            assert_eq!(as_json(address, "WhoAmI", &ben, "{}").await.0, 200);
-            (as_json(address, "WhoAmI", &ann, "{}").await.0 == 401).then_some(())
-        })
-        .await;
-    }
-    // The event follows the change.
-    until("the event is there", async || {
-        let (_, told, _) = cluster.run(&["events", "--kind", "settings"]);
-        told.contains("tokens read again: there are 1").then_some(())
-    })
-    .await;
-    let (_, told, _) = cluster.run(&["events", "--kind", "audit", "--json"]);
-    assert!(told.contains(r#"\"who\":\"token:ann\""#) && told.contains("token_refused"), "{told}");
 }

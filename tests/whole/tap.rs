@@ -9,7 +9,7 @@ use tonic::{Code, Streaming, transport::Channel};
 use crate::{
     harness::*,
     pusher::{Pusher, sign},
-    tokens::TokensFile,
+    tokens::{TokensFile, as_json},
 };
 
 async fn observer(cluster: &Cluster, gateway: usize) -> ObserveClient<Channel> {
@@ -236,7 +236,7 @@ async fn taps_end_with_their_time_and_refuse_what_they_cannot_show() {
     for (wrong, words) in [
         (TapRequest::default(), "whole_app"),
         (of(Of::ClientId("x".to_owned())), "client"),
-        (of(Of::Caller("token:ann".to_owned())), "callers"),
+        (of(Of::Caller("token:\u{7}".to_owned())), "caller"),
         (TapRequest { seconds: 601, ..of(Of::WholeApp(true)) }, "600"),
     ] {
         let refused = observer.tap(wrong).await.unwrap_err();
@@ -323,7 +323,7 @@ async fn broadgate_tap_prints_lines_and_ends_cleanly() {
     client.hears(&["psst"]).await;
     let has = |log: String, words: &str| log.lines().any(|line| line.contains(words)).then_some(());
     until("what it said", async || has(people.log(), "in       6 B, window 0/32  a\\u{1b}[2Jb")).await;
-    until("what it got", async || has(people.log(), "placed   uid 42 4 B by command ")).await;
+    until("what it got", async || has(people.log(), "placed   uid 42 4 B by local, command ")).await;
     let log = people.log();
     assert!(log.starts_with("uid 42: 1 client on gateway-2; payloads shown; ends in 10 min\n"), "{log}");
     until("an object a line", async || has(scripts.log(), "\"kind\":\"TAP_KIND_IN\"")).await;
@@ -382,4 +382,37 @@ async fn a_tap_too_many_says_whose_the_others_are() {
         let some = "2 of token:ann, 3 of token:bob, 3 of other apps";
         assert!(refused.message().contains(some), "{refused:?}");
     }
+}
+
+/// What the commands of one caller do, and of nobody else.
+#[tokio::test]
+async fn a_caller_is_followed_by_what_its_commands_do() {
+    let mut tokens = TokensFile::new("tap-caller");
+    let (ann, bob) = (tokens.add("ann", &["--role", "operator"]), tokens.add("bob", &["--role", "operator"]));
+    let cluster = Cluster::quiet(2).gateway(&tokens.setting()).start().await;
+    let mut client = cluster.client(1).await;
+    let mut caller = cluster.caller(0).await;
+    caller.bind(bind(&client.id, "42")).await.unwrap();
+    let mut shown = Shown::open(&cluster, 0, of(Of::Caller("token:ann".to_owned())), 2).await;
+    let mut of_client = Shown::open(&cluster, 0, of(Of::Uid("42".to_owned())), 2).await;
+    let send = async |bearer: &str, id: &str| {
+        let body = format!(r#"{{"to":{{"uids":["42"]}},"text":"x","command_id":"{id}"}}"#);
+        assert_eq!(as_json(&cluster.internal[0], "Send", bearer, &body).await.0, 200);
+    };
+    send(&bob, "of-bob").await;
+    send(&ann, "of-ann").await;
+    client.hears(&["x", "x"]).await;
+    let (_, placed) = shown.kind(TapKind::Placed).await;
+    assert_eq!((&*placed.command_id, &*placed.caller, placed.count), ("of-ann", "token:ann", 1));
+    assert_eq!((&*placed.place, &*placed.client_id), ("uid 42", ""));
+    let (_, placed) = of_client.find("bob's message", |event| event.command_id == "of-bob").await;
+    assert_eq!((placed.kind(), &*placed.caller), (TapKind::Placed, "token:bob"));
+    let close = r#"{"to":{"uids":["42"]},"command_id":"close-of-ann"}"#;
+    assert_eq!(as_json(&cluster.internal[0], "Close", &ann, close).await.0, 200);
+    for tap in [&mut shown, &mut of_client] {
+        let (_, closed) = tap.kind(TapKind::Closed).await;
+        assert_eq!((&*closed.caller, &*closed.command_id), ("token:ann", "close-of-ann"));
+        assert_eq!(closed.client_id, client.id);
+    }
+    assert!(shown.events.iter().all(|(_, event)| event.caller == "token:ann"), "{:?}", shown.events);
 }

@@ -33,6 +33,12 @@ fn all_in(known: &[&str], more: &[&str], requires: &[String]) -> Result<(), Comm
     }
 }
 
+/// Who gave a command, as the gateway that took it says.
+pub(crate) fn known_caller(by: &str) -> Box<str> {
+    let fits = by.len() <= limits::CALLER_BYTES_MAX && !by.chars().any(char::is_control);
+    if fits { by.into() } else { Box::default() }
+}
+
 pub(super) fn app(field: &str) -> Result<Box<str>, CommandRefusal> {
     Ok(name::app(field).map_err(RefusedField::from)?.into())
 }

@@ -33,11 +33,11 @@ pub(crate) use self::parsed::{
 pub(crate) use self::{
     calls::{CALLS, call},
     content::{GatewayContent, TopicCommand},
-    fields::{DRY, TRACE, understood},
+    fields::{DRY, TRACE, known_caller, understood},
     hops::{add_hops, hop, name_hops, placed_hop, sign_hops},
     malformed::take_malformed,
     merge::{cut_page, finish, first_names, merge, tidy},
-    parse::{Parser, known_caller, session_object},
+    parse::{Parser, session_object},
     query::{Cursor, observing, patterns, position_text, tapping},
     source::{ChannelEvent, ClientEvent, CommandSource, EventFlags},
     top::{add_worker, cut_top},

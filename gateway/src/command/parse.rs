@@ -12,7 +12,8 @@ use crate::{
     codec::encode::{Encoder, Frames, text_frame},
     command::{
         fields::{
-            app, audience, checked, client, some_groups, too_large, understood, understood_by_sends, who,
+            app, audience, checked, client, known_caller, some_groups, too_large, understood,
+            understood_by_sends, who,
         },
         parsed::{
             ClientFilter, CloseWith, CommandRefusal, ParsedCommand, PresenceSeat, SessionCommand, invalid,
@@ -325,12 +326,6 @@ fn once(command: &v1::command::Command) -> Option<(&str, &str)> {
         _ => return None,
     };
     (!id.is_empty()).then_some((id, app))
-}
-
-/// Who gave a command, as the gateway that took it says.
-pub(crate) fn known_caller(by: &str) -> Box<str> {
-    let fits = by.len() <= limits::CALLER_BYTES_MAX && !by.chars().any(char::is_control);
-    if fits { by.into() } else { Box::default() }
 }
 
 fn raw<'a>(field: &str, json: &'a str) -> Result<&'a RawValue, CommandRefusal> {

@@ -322,6 +322,12 @@ impl ParsedCommand {
         Some(SentNote { at_ms, app, id, by, to, clients: 0, drops: [0; SENT_DROPS.len()] })
     }
 
+    /// Who gave the command, as far as that is known.
+    pub(crate) fn given_by(&self) -> &str {
+        let sender = if let Self::Once { by, .. } = self { &**by } else { "" };
+        self.closes_by().unwrap_or(sender)
+    }
+
     /// The id under which it is executed once; "" if it has none.
     pub(crate) fn command_id(&self) -> &str {
         if let Self::Once { id, .. } = self { id } else { "" }

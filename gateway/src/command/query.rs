@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::{
     command::{
-        fields::{app, audience, checked, client, clients, few, names, page, understood},
+        fields::{app, audience, checked, client, clients, few, known_caller, names, page, understood},
         parsed::{CommandRefusal, EvidenceQuestion, ParsedCommand, invalid, refusal},
         top::parse_top,
     },
@@ -262,11 +262,12 @@ pub(crate) fn tapping(request: &v1::TapRequest) -> Result<TapQuestion, CommandRe
         Some(Of::Uid(uid)) => TapWhose::Uid(checked("uid", uid)?),
         Some(Of::Group(group)) => TapWhose::Group(checked("group", group)?),
         Some(Of::WholeApp(true)) => TapWhose::App,
-        Some(Of::Caller(_)) => {
-            let sentence =
-                "this gateway does not know the callers of commands: tap a group, or the whole app";
-            return Err(refusal(Code::Unimplemented, sentence));
-        }
+        Some(Of::Caller(by)) => match known_caller(by) {
+            caller if caller.is_empty() => {
+                return Err(invalid("caller is malformed: name one as events do, such as token:ann"));
+            }
+            caller => TapWhose::Caller(caller),
+        },
         Some(Of::WholeApp(false)) | None => {
             return Err(invalid("of is missing: name a client, a uid or a group, or say whole_app"));
         }
@@ -409,7 +410,11 @@ mod tests {
         assert_eq!((some.payload_max, some.seconds), (Some(256), 5));
         let refused = |request: v1::TapRequest| tapping(&request).unwrap_err().message;
         assert!(refused(v1::TapRequest::default()).contains("whole_app"));
-        assert!(refused(tap(Of::Caller("token:ann".to_owned()))).contains("callers"));
+        let whose = tapping(&tap(Of::Caller("token:ann".to_owned()))).unwrap().whose;
+        assert_eq!(whose, TapWhose::Caller("token:ann".into()));
+        for caller in ["", "token:\u{7}", &"x".repeat(limits::CALLER_BYTES_MAX + 1)] {
+            assert!(refused(tap(Of::Caller(caller.to_owned()))).contains("caller is malformed"));
+        }
         assert!(refused(tap(Of::Uid(String::new()))).contains("uid"));
         let whole = || tap(Of::WholeApp(true));
         assert!(refused(v1::TapRequest { kinds: vec![99], ..whole() }).contains("99"));

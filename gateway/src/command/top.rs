@@ -33,6 +33,7 @@ pub(super) fn parse_top(request: &v1::TopRequest) -> Result<TopQuestion, Command
 pub(crate) fn add_worker(all: &mut v1::WorkerStatus, part: &v1::WorkerStatus) {
     all.clients += part.clients;
     all.events_unanswered += part.events_unanswered;
+    all.oldest_unanswered_s = all.oldest_unanswered_s.max(part.oldest_unanswered_s);
     all.events_sent += part.events_sent;
     all.answers_timed += part.answers_timed;
     all.answers_us += part.answers_us;

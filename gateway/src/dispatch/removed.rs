@@ -34,11 +34,15 @@ impl RemovedMembers {
         let gone = before.members.iter().filter(|member| !is_in(member) && !announced(member));
         let gone: Vec<RecentlyRemoved> =
             gone.map(|member| RecentlyRemoved { member: member.clone(), at: now }).collect();
-        let is_back = self.0.iter().any(|removed| is_in(&removed.member));
-        if gone.is_empty() && !is_back {
+        // One that came back as another incarnation and has left in order is missed by nobody.
+        let left = before.members.iter().filter(|member| !is_in(member) && announced(member));
+        let left: Vec<&Member> = left.collect();
+        let is_over =
+            |removed: &Member| is_in(removed) || left.iter().any(|member| is_successor(member, removed));
+        if gone.is_empty() && !self.0.iter().any(|removed| is_over(&removed.member)) {
             return self.clone();
         }
-        let known = self.0.iter().filter(|removed| !is_in(&removed.member)).cloned();
+        let known = self.0.iter().filter(|removed| !is_over(&removed.member)).cloned();
         let all: Vec<RecentlyRemoved> = known.chain(gone).collect();
         Self(all[all.len().saturating_sub(REMOVED_MEMBERS_MAX)..].into())
     }
@@ -54,6 +58,12 @@ impl RemovedMembers {
         };
         self.0.iter().map(message).collect()
     }
+}
+
+/// Whether a member is the same process, or its successor, as one that was removed.
+fn is_successor(member: &Member, removed: &Member) -> bool {
+    let is_there = !removed.address.is_empty() && member.address == removed.address;
+    member.role == removed.role && (member.name == removed.name || is_there)
 }
 
 fn announces(state: MemberState) -> bool {
@@ -100,6 +110,31 @@ mod tests {
         // One that another register had kept.
         let removed = removed.after(&view(&[]), &view(&[a]), last, later);
         assert_eq!(names(&removed, later), [("d".to_owned(), 2000)]);
+    }
+
+    /// It stopped for longer than its lease, came back as another incarnation, and was then shut down.
+    #[test]
+    fn one_that_came_back_and_left_in_order_is_not_missed() {
+        let now = Instant::now();
+        let (a, other) = (member("a", MemberState::Ready), member("b", MemberState::Ready));
+        let back = Member { incarnation: "i-a2".into(), ..a.clone() };
+        let mut leaving = back.clone();
+        leaving.set_state(MemberState::Leaving);
+        let steps = [
+            view(&[a, other.clone()]),
+            view(&[]),
+            view(std::slice::from_ref(&back)),
+            view(&[leaving]),
+            view(&[]),
+        ];
+        let mut removed = RemovedMembers::default();
+        let mut seen = Vec::new();
+        for pair in steps.windows(2) {
+            removed = removed.after(&pair[0], &pair[1], |_| None, now);
+            seen.push(names(&removed, now).into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(" "));
+        }
+        // What has not come back is still missed.
+        assert_eq!(seen, ["a b", "a b", "a b", "b"]);
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Dispatcher {
                 let all = workers.entry(incarnation).or_insert_with(|| v1::WorkerStatus {
                     clients: 0,
                     events_unanswered: 0,
+                    oldest_unanswered_s: 0,
                     events_sent: 0,
                     answers_timed: 0,
                     answers_us: 0,

@@ -31,6 +31,8 @@ pub(crate) enum TapWhose {
     Client(ClientId),
     Uid(Box<str>),
     Group(Box<str>),
+    /// What the commands of a caller do, to whichever clients.
+    Caller(Box<str>),
     App,
 }
 

@@ -288,7 +288,7 @@ impl ClientEnd {
 
 #[cfg(test)]
 mod tests {
-    use broadgate_proto::id::Incarnation;
+    use broadgate_proto::{id::Incarnation, limits};
     use proptest::prelude::*;
 
     use super::*;
@@ -396,18 +396,57 @@ mod tests {
         assert_eq!(recorder.since_ms(), (0, 5));
     }
 
-    #[test]
-    fn memory_stays_flat() {
-        let mut recorder = EndRecorder::new((8, 16), 0);
-        let capacity = |recorder: &EndRecorder| {
-            let of = |list: &EndList| (list.keys.capacity(), list.ends.capacity());
-            (of(&recorder.caused), of(&recorder.own))
+    /// Bytes of heap behind an end, if nobody shares its names.
+    fn end_bytes(end: &ClientEnd) -> usize {
+        let ClientEnd { app, uid, listener, reason, command, groups, worker, loudest, .. } = end;
+        // Counts of references, and what an allocation costs.
+        let shared = |name: &Rc<str>| name.len() + 32;
+        shared(app)
+            + uid.as_ref().map_or(0, shared)
+            + worker.as_ref().map_or(0, shared)
+            + groups.iter().map(|group| size_of::<Rc<str>>() + shared(group)).sum::<usize>()
+            + listener.len()
+            + reason.len()
+            + command.as_ref().map_or(0, |command| size_of::<ClosingCommand>() + command.id.len())
+            + loudest.as_ref().map_or(0, |loudest| size_of::<LoudestGroup>() + shared(&loudest.name))
+    }
+
+    fn heap_bytes(recorder: &EndRecorder) -> usize {
+        let EndRecorder { caused, own } = recorder;
+        let of = |EndList { keys, ends, .. }: &EndList| {
+            keys.capacity() * size_of::<EndKey>() + ends.heap_bytes(end_bytes)
         };
-        let before = capacity(&recorder);
-        for number in 0..100_000 {
-            recorder.record(end(number, if number % 2 == 0 { Cause::Client } else { Cause::Slow }));
+        of(caused) + of(own)
+    }
+
+    /// A million clients come and go, each from an address of its own and with as much as is kept of one.
+    #[test]
+    fn memory_stays_flat_while_a_million_clients_end() {
+        let max = (limits::ENDS_CAUSED_MAX, limits::ENDS_OWN_MAX);
+        let mut recorder = EndRecorder::new(max, 0);
+        let mut filled = None;
+        let mut groups: Vec<Rc<str>> = Vec::new();
+        for number in 0..1_000_000_u32 {
+            if number.is_multiple_of(1000) {
+                groups = (0..8).map(|group| format!("group-{number:07}-{group}").into()).collect();
+            }
+            let cause = if number.is_multiple_of(2) { Cause::Client } else { Cause::Slow };
+            recorder.record(ClientEnd {
+                address: SocketAddr::from((number.to_be_bytes(), 1000)),
+                uid: Some(format!("user-{number:07}").into()),
+                reason: "x".repeat(60).into(),
+                worker: Some("chat-1".into()),
+                groups: groups.clone().into(),
+                ..end(number.into(), cause)
+            });
+            if number % 200_000 == 199_999 {
+                let bytes = heap_bytes(&recorder);
+                println!("{bytes} bytes after {} ends", number + 1);
+                let before = *filled.get_or_insert(bytes);
+                assert!(bytes < before + before / 100, "{bytes} after {number}, {before} before");
+                assert!(bytes < 16 << 20, "{bytes}");
+            }
         }
-        assert_eq!(capacity(&recorder), before);
     }
 
     proptest! {

@@ -139,9 +139,15 @@ impl<T> FairRows<T> {
         self.order.insert((owned.count, Reverse(self.rows[owned.oldest as usize].number), owner));
     }
 
+    /// Bytes of heap, with those behind each row.
     #[cfg(test)]
-    pub(super) fn capacity(&self) -> usize {
-        self.rows.capacity()
+    pub(super) fn heap_bytes(&self, row_bytes: impl Fn(&T) -> usize) -> usize {
+        let Self { max: _, rows, owners, order, number: _ } = self;
+        // A hash table has a byte of control for each entry; a tree has nodes that may be half empty.
+        rows.capacity() * size_of::<FairRow<T>>()
+            + owners.capacity() * (size_of::<(u64, OwnedRows)>() + 1)
+            + order.len() * 2 * size_of::<(u32, Reverse<u64>, u64)>()
+            + rows.iter().map(|row| row_bytes(&row.value)).sum::<usize>()
     }
 
     /// A row's number, which is higher than that of all before it, and the row.

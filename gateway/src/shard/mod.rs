@@ -53,6 +53,7 @@ mod rate;
 mod read_budget;
 mod read_queue;
 mod recent_bytes;
+mod send_times;
 mod sent;
 mod slots;
 mod socket;

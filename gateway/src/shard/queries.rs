@@ -218,6 +218,7 @@ pub(super) fn stats(directory: &Directory, workers: &Workers, tally: &ShardCount
         });
         status.clients += link.clients as u64;
         status.events_unanswered += link.unanswered.len() as u64;
+        status.oldest_unanswered_s = status.oldest_unanswered_s.max(link.oldest_s);
         status.events_sent += link.sent();
         status.answers_timed += link.times.timed;
         status.answers_us += micros(link.times.sum);

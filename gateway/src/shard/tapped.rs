@@ -65,6 +65,8 @@ impl Shard {
                 slots
             }
             TapWhose::Group(group) => self.directory.group_members(app, group).to_vec(),
+            // Whom its commands will concern is not known.
+            TapWhose::Caller(_) => Vec::new(),
             TapWhose::App => self.directory.all_of(app).to_vec(),
         }
     }
@@ -81,7 +83,7 @@ impl Shard {
                             || client.pusher.is_some()
                                 && self.directory.is_member(slot, &signed_in_group(uid))
                     }
-                    TapWhose::Group(_) | TapWhose::App => false,
+                    TapWhose::Group(_) | TapWhose::Caller(_) | TapWhose::App => false,
                 }
         };
         self.taps.entries().filter(|(_, tap)| shows(tap)).fold(0, |mask, (bit, _)| mask | bit)
@@ -105,6 +107,7 @@ impl Shard {
                     TapWhose::Group(tapped) => {
                         group == Some(&**tapped) || self.directory.is_member(slot, tapped)
                     }
+                    TapWhose::Caller(caller) => self.taps.caller() == &**caller,
                     TapWhose::Client(_) | TapWhose::Uid(_) => false,
                 }
         };
@@ -147,6 +150,7 @@ impl Shard {
         let details = TapDetails {
             place: message.map_or("", |message| &message.to),
             command: message.map_or("", |message| &message.command),
+            caller: message.map_or("", |message| &message.caller),
             bytes: frames.payload,
             count: client.outbox.frames() as u64,
             payload: frames.said().map(|(is_text, bytes)| SaidPayload { is_text, bytes }),
@@ -163,20 +167,22 @@ impl Shard {
         messages: &[Frames<SharedFrame>],
         outcomes: &[ExecutedClients],
     ) {
-        let shows = |tap: &Tap| {
-            *tap.question.app == *to.app
-                && match &tap.question.whose {
-                    TapWhose::App => true,
-                    TapWhose::Group(group) => to.groups.contains(group),
-                    TapWhose::Client(_) | TapWhose::Uid(_) => false,
-                }
-        };
-        let taps = self.taps.entries().filter(|(_, tap)| shows(tap)).fold(0, |mask, (bit, _)| mask | bit);
         for (frames, outcome) in messages.iter().zip(outcomes).filter(|(_, outcome)| outcome.clients > 0) {
             let message = self.taps.placed(frames);
+            let shows = |tap: &Tap| {
+                *tap.question.app == *to.app
+                    && match &tap.question.whose {
+                        TapWhose::App => true,
+                        TapWhose::Group(group) => to.groups.contains(group),
+                        TapWhose::Caller(caller) => message.is_some_and(|message| message.caller == *caller),
+                        TapWhose::Client(_) | TapWhose::Uid(_) => false,
+                    }
+            };
+            let taps = self.taps.entries().filter(|(_, tap)| shows(tap)).fold(0, |mask, (bit, _)| mask | bit);
             let details = TapDetails {
                 place: message.map_or("", |message| &message.to),
                 command: message.map_or("", |message| &message.command),
+                caller: message.map_or("", |message| &message.caller),
                 bytes: frames.payload,
                 count: outcome.clients,
                 payload: frames.said().map(|(is_text, bytes)| SaidPayload { is_text, bytes }),
@@ -193,6 +199,7 @@ impl Shard {
         let details = TapDetails {
             place: message.map_or("", |message| &message.to),
             command: message.map_or("", |message| &message.command),
+            caller: message.map_or("", |message| &message.caller),
             reason: reason.name(),
             bytes: frames.map_or(0, |frames| frames.payload),
             ..TapDetails::default()
@@ -289,9 +296,15 @@ impl Shard {
     pub(crate) fn tap_closed(&self, taps: TapMask, slot: Slot, (cause, code, reason): (Cause, u16, &str)) {
         let cause = cause.as_str_name().trim_start_matches("CAUSE_").to_ascii_lowercase();
         let reason = if reason.is_empty() { cause } else { format!("{cause}: {reason}") };
-        let (unsent, command) =
-            (self.ending.unsent.0, self.executed.commanded.as_ref().map_or("", |command| &*command.id));
-        let details = TapDetails { command, reason: &reason, code, count: unsent, ..TapDetails::default() };
+        let commanded = self.executed.commanded.as_ref();
+        let details = TapDetails {
+            command: commanded.map_or("", |command| &command.id),
+            caller: commanded.map_or("", |command| &command.by),
+            reason: &reason,
+            code,
+            count: self.ending.unsent.0,
+            ..TapDetails::default()
+        };
         self.tap_for(taps, slot, TapKind::Closed, &details);
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct PlacedMessage {
     /// The address of its frames, by which a delivery finds it.
     frames: usize,
     pub(super) command: Box<str>,
+    /// Who gave the command; "" if that is not known.
+    pub(super) caller: Box<str>,
     pub(super) to: Box<str>,
 }
 
@@ -37,6 +39,8 @@ pub(super) struct PlacedMessage {
 pub(crate) struct TapDetails<'a> {
     pub(crate) place: &'a str,
     pub(crate) command: &'a str,
+    /// Of a message, or of a close.
+    pub(crate) caller: &'a str,
     pub(crate) reason: &'a str,
     pub(crate) bytes: usize,
     pub(crate) code: u16,
@@ -72,6 +76,7 @@ impl ShardTaps {
         self.placing.extend(messages.map(|(order, frames)| PlacedMessage {
             frames: frames.map_or(0, address),
             command: order.command_id().into(),
+            caller: order.given_by().into(),
             to: match order.inner() {
                 ParsedCommand::Send { to, .. } | ParsedCommand::Close { to, .. } => audience(to),
                 _ => "".into(),
@@ -81,6 +86,11 @@ impl ShardTaps {
 
     pub(crate) fn end(&mut self) {
         self.placing = Vec::new();
+    }
+
+    /// Who gave the command that is carried out now; "" if there is none, or several are carried out together.
+    pub(super) fn caller(&self) -> &str {
+        if let [only] = &self.placing[..] { &only.caller } else { "" }
     }
 
     pub(super) fn placed(&self, frames: &Frames<SharedFrame>) -> Option<&PlacedMessage> {
@@ -99,6 +109,8 @@ impl ShardTaps {
         details: &TapDetails<'_>,
     ) {
         let at_ms = now_ms();
+        let is_done_by_it = matches!(kind, TapKind::Joined | TapKind::Left | TapKind::Bound);
+        let caller = if is_done_by_it { self.caller() } else { details.caller };
         for (bit, tap) in self.entries() {
             if taps & bit == 0 || !tap.admits(kind, at_ms) {
                 continue;
@@ -111,7 +123,7 @@ impl ShardTaps {
                 uid: uid.to_owned(),
                 place: details.place.to_owned(),
                 command_id: details.command.to_owned(),
-                caller: String::new(),
+                caller: caller.to_owned(),
                 bytes: details.bytes as u64,
                 outbox_bytes,
                 code: details.code.into(),

@@ -40,7 +40,7 @@ impl Shard {
         self.executed.remembered.expire(Duration::from_secs(second.into()));
         self.tally.remembered(&mut self.executed.remembered);
         self.tally.outboxes(self.outboxes.bytes(&self.tls));
-        self.workers.count_silence();
+        self.workers.count_silence(second);
         self.tally.publish(second, self.clients.len());
         if self.clients.shard == 0 {
             refusals::tell_left_out();

@@ -11,6 +11,7 @@ use crate::{
     config::Affinity,
     shard::{
         answer_times::AnswerTimes,
+        send_times::SendTimes,
         slots::Slot,
         worker_stream::WorkerOut,
         worker_trials::{Suspects, Trying},
@@ -45,8 +46,11 @@ pub(crate) struct WorkerLink {
     pub(crate) times: AnswerTimes,
     /// Seconds in which it had something to answer, and answered nothing.
     pub(crate) silent_s: u32,
+    /// For how many seconds its oldest unanswered event has waited.
+    pub(crate) oldest_s: u32,
     /// Events that it had answered a second ago.
     answered: u64,
+    sent_at: SendTimes,
 }
 
 #[derive(Default)]
@@ -80,7 +84,9 @@ impl WorkerLink {
             next: 0,
             times: AnswerTimes::default(),
             silent_s: 0,
+            oldest_s: 0,
             answered: 0,
+            sent_at: SendTimes::default(),
         }
     }
 
@@ -114,13 +120,16 @@ pub(crate) fn shard_of_seq(seq: u64) -> u8 {
 }
 
 impl Workers {
-    /// Once a second: which of them answer nothing?
-    pub(crate) fn count_silence(&mut self) {
+    /// Once a second: which of them answer nothing, or not everything?
+    pub(crate) fn count_silence(&mut self, second: u32) {
         for link in self.links.values_mut() {
             let unanswered = link.unanswered.len() as u64;
             let answered = link.next.saturating_sub(unanswered);
             let is_silent = unanswered > 0 && answered == std::mem::replace(&mut link.answered, answered);
             link.silent_s = if is_silent { link.silent_s.saturating_add(1) } else { 0 };
+            // As many as there is credit at most. The low byte of a number is the shard's.
+            let oldest = link.unanswered.keys().min().map(|seq| seq >> 8);
+            link.oldest_s = link.sent_at.note(second, link.next, oldest);
         }
     }
 

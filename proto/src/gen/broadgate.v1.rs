@@ -1206,7 +1206,9 @@ pub mod tap_request {
         Uid(::prost::alloc::string::String),
         #[prost(string, tag = "4")]
         Group(::prost::alloc::string::String),
-        /// A caller of commands, as in TapEvent.
+        /// A caller of commands, as CloseRequest.by has it: messages that its commands place
+        /// or drop, and clients that they close. Not sends without a command id whose
+        /// receipt is not wanted.
         #[prost(string, tag = "5")]
         Caller(::prost::alloc::string::String),
         /// All clients of the app, and all that is sent to them.
@@ -1260,7 +1262,7 @@ pub struct TapEvent {
     /// The command that did it; "" if none did, or if it has none.
     #[prost(string, tag = "6")]
     pub command_id: ::prost::alloc::string::String,
-    /// Who issued the command, as far as it is known.
+    /// Who issued the command, as CloseRequest.by has it; "" where that is not known.
     #[prost(string, tag = "7")]
     pub caller: ::prost::alloc::string::String,
     /// Of the message, or what was written.
@@ -1968,6 +1970,10 @@ pub struct WorkerStatus {
     pub answers_timed: u64,
     #[prost(uint64, tag = "9")]
     pub answers_us: u64,
+    /// For how many seconds the oldest of its unanswered events has waited; 0 if there is
+    /// none.
+    #[prost(uint32, tag = "10")]
+    pub oldest_unanswered_s: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TopRequest {

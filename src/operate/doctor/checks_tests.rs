@@ -256,7 +256,7 @@ fn redis(seen: &mut SeenCluster, connected: bool) {
         vec![RedisReader { app, url, connected, trouble, ..RedisReader::default() }];
 }
 
-const PLANTED_TOO: [Planted; 20] = [
+const PLANTED_TOO: [Planted; 21] = [
     (
         |seen| seen.removed = vec![removed(Role::Gateway, "gw-4", 40)],
         "removed",
@@ -366,6 +366,12 @@ const PLANTED_TOO: [Planted; 20] = [
         "workers",
         Severity::Warn,
         "chat-1 has answered none of 3 events for 12 s",
+    ),
+    (
+        |seen| (seen.workers[0].oldest_unanswered_s, seen.workers[0].events_unanswered) = (41, 3),
+        "workers",
+        Severity::Warn,
+        "chat-1 answers others, and one of 3 events not for 41 s",
     ),
     (|seen| seen.workers[0].gateways = 2, "workers", Severity::Warn, "chat-1 is attached to 2 of 3 gateways"),
     (

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use broadgate_business::v1::MemberState;
+use broadgate_proto::limits::WORKER_ANSWER_ODD_S;
 
 use crate::{
     operate::doctor::{
@@ -54,10 +55,19 @@ pub(super) fn workers(seen: &SeenCluster, checked: &mut Checked) {
         let all = silent.entry(&worker.name).or_default();
         *all = (all.0.max(worker.seconds), all.1 + worker.events_unanswered);
     }
-    for (name, (seconds, events)) in silent {
+    for (name, (seconds, events)) in &silent {
         checked.warn(
-            format!("{name} has answered none of {} for {seconds} s", counted(events, "event")),
+            format!("{name} has answered none of {} for {seconds} s", counted(*events, "event")),
             "look at its log: does a handler hang? `broadgate clients --paused` lists who waits",
+        );
+    }
+    let slow = seen.workers.iter().filter(|worker| worker.oldest_unanswered_s >= WORKER_ANSWER_ODD_S);
+    for worker in slow.filter(|worker| !silent.contains_key(&*worker.name)) {
+        let (name, seconds, unanswered) =
+            (&worker.name, worker.oldest_unanswered_s, worker.events_unanswered);
+        checked.warn(
+            format!("{name} answers others, and one of {} not for {seconds} s", counted(unanswered, "event")),
+            "does the handler of one client hang? `broadgate clients --paused` lists who waits",
         );
     }
     let ready = seen.gateways.iter().filter(|gateway| gateway.member.state() == MemberState::Ready);

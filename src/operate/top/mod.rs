@@ -43,7 +43,8 @@ const MEASURED_TRIES: usize = 5;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Rates are per second; BYTES/S and OUTBOX are in bytes; ANSWER is a worker's mean time to answer.
+    after_help = "Rates are per second; BYTES/S and OUTBOX are in bytes; ANSWER is a worker's mean time to answer, OLDEST how long the oldest of its
+unanswered events has waited.
 A number that is not known yet is shown as \"?\".
 Callers are counted where their commands come in, questions like this one included; their rates are those of the last
 10 s, and LAST is the time of their last command, in UTC.

@@ -56,6 +56,8 @@ pub(super) struct WorkerLoad {
     pub(super) services: Vec<String>,
     pub(super) clients: u64,
     pub(super) unanswered: u64,
+    /// For how many seconds the oldest of these has waited.
+    pub(super) oldest_s: u32,
     pub(super) gateways: u32,
     /// None until it was seen twice.
     pub(super) events: Option<f64>,
@@ -115,6 +117,7 @@ impl TopPicture {
                 services: worker.services.clone(),
                 clients: worker.clients,
                 unanswered: worker.events_unanswered,
+                oldest_s: worker.oldest_unanswered_s,
                 gateways: worker.gateways,
                 events: former.and_then(|(seconds, former)| {
                     // It has attached to a gateway again if it is less.

@@ -18,11 +18,11 @@ use crate::{
         top::{
             rates::{GatewayLoad, GatewayRates, TopPicture, WorkerLoad},
             state::TopState,
-            table::{self, TopColumn, TopRow, cut, rate, size, whole},
+            table::{self, TopColumn, TopRow, cut, size, whole},
             view::{TopOrder, TopView},
         },
     },
-    output::json as message_json,
+    output::{json as message_json, rate},
     terminal_text::one_line,
 };
 
@@ -330,6 +330,7 @@ fn worker(row: &WorkerLoad) -> Vec<String> {
         one_line(&row.services.join(",")),
         whole(row.clients),
         whole(row.unanswered),
+        format!("{} s", row.oldest_s),
         row.events.map_or_else(unknown, rate),
         row.answer_ms.map_or_else(unknown, |ms| format!("{} ms", rate(ms))),
         row.gateways.to_string(),
@@ -358,7 +359,8 @@ pub(super) fn json(state: &TopState) -> Result<Value, Failure> {
     let worker = |row: &WorkerLoad| {
         json!({
             "name": row.name, "incarnation": row.incarnation, "services": row.services,
-            "clients": row.clients, "events_unanswered": row.unanswered, "events_per_s": row.events,
+            "clients": row.clients, "events_unanswered": row.unanswered,
+            "oldest_unanswered_s": row.oldest_s, "events_per_s": row.events,
             "answer_ms": row.answer_ms, "gateways": row.gateways,
         })
     };

@@ -58,6 +58,7 @@ fn picture(at: u64) -> TopPicture {
         services: vec!["default".into()],
         clients: 8_400,
         events_unanswered: 7,
+        oldest_unanswered_s: 41,
         gateways: 2,
         events_sent: at * 640,
         answers_timed: at * 10,
@@ -179,7 +180,7 @@ fn workers_are_listed_with_their_answer_times() {
     let lines = drawn(&state, 14, 90, 20);
     let worker = lines.iter().find(|line| line.starts_with("chat-1")).unwrap();
     let cells: Vec<&str> = worker.split_whitespace().collect();
-    assert_eq!(cells, ["chat-1", "default", "8,400", "7", "640", "1.8", "ms", "2"]);
+    assert_eq!(cells, ["chat-1", "default", "8,400", "7", "41", "s", "640", "1.8", "ms", "2"]);
     press(&mut state, 's');
     assert!(drawn(&state, 14, 90, 20).iter().any(|line| line.contains("UNANSWERED*")));
 }

@@ -131,17 +131,6 @@ fn padded(text: &str, width: usize, right: bool) -> String {
     if right { space + &text } else { text + &space }
 }
 
-/// "0", "0.4", "18", "4.1k", "311k", "2.5M".
-pub(super) fn rate(value: f64) -> String {
-    let (value, unit) = match value {
-        value if value >= 999_500.0 => (value / 1e6, "M"),
-        value if value >= 999.5 => (value / 1e3, "k"),
-        value => (value, ""),
-    };
-    let is_whole = value >= 99.5 || (value - value.round()).abs() < 0.05;
-    if is_whole { format!("{value:.0}{unit}") } else { format!("{value:.1}{unit}") }
-}
-
 /// "1.2 MiB", "88 MiB".
 pub(super) fn size(value: f64) -> String {
     bytes(value.max(0.0).round() as u64)
@@ -163,6 +152,7 @@ pub(super) fn whole(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::rate;
 
     const COLUMNS: [TopColumn; 4] = [
         TopColumn::text("GROUP", 0),

@@ -83,7 +83,7 @@ impl TopView {
             Self::Groups => &[(Out, 4), (In, 3), (Bytes, 5), (Drops, 6), (Clients, 2)],
             Self::Clients => &[(Out, 5), (In, 4), (Bytes, 6), (Waiting, 7)],
             Self::Apps => &[(Out, 4), (In, 3), (Bytes, 5), (Drops, 6), (Clients, 1)],
-            Self::Workers => &[(Out, 4), (Waiting, 3), (Clients, 2)],
+            Self::Workers => &[(Out, 5), (Waiting, 3), (Clients, 2)],
             Self::Callers => &[(Out, 1), (Bytes, 3), (Drops, 4)],
         }
     }
@@ -122,6 +122,7 @@ impl TopView {
             TopColumn::text("SERVICES", 3),
             TopColumn::number("CLIENTS", 2),
             TopColumn::number("UNANSWERED", 0),
+            TopColumn::number("OLDEST", 3),
             TopColumn::number("EVENTS/S", 1),
             TopColumn::number("ANSWER", 0),
             TopColumn::number("GATEWAYS", 4),
