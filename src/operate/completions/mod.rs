@@ -24,7 +24,7 @@ use clap_complete::{
     env::{Elvish, Fish, Powershell, Shells, Zsh},
 };
 
-use self::{bash::SplittingBash, names::NameKind};
+use self::{bash::SplittingBash, names::CompletedKind};
 
 /// The variable in which a shell's script says which shell it is.
 const SHELL: &str = "COMPLETE";
@@ -70,13 +70,13 @@ fn with_names(command: Command, parent: &str) -> Command {
 }
 
 /// What an argument names, by its id and that of its command.
-fn kind_of(parent: &str, command: &str, arg: &str) -> Option<NameKind> {
+fn kind_of(parent: &str, command: &str, arg: &str) -> Option<CompletedKind> {
     Some(match (parent, command, arg) {
-        (_, _, "cluster" | "yes") | ("cluster", "use" | "remove", "name") => NameKind::Clusters,
-        (_, "drain", "gateway") => NameKind::Gateways,
-        (_, _, "app") => NameKind::Apps,
-        (_, _, "group" | "except_group") | (_, "groups", "prefix") => NameKind::Groups,
-        (_, "doctor", "only") => NameKind::Checks,
+        (_, _, "cluster" | "yes") | ("cluster", "use" | "remove", "name") => CompletedKind::Clusters,
+        (_, "drain", "gateway") => CompletedKind::Gateways,
+        (_, _, "app") => CompletedKind::Apps,
+        (_, _, "group" | "except_group") | (_, "groups", "prefix") => CompletedKind::Groups,
+        (_, "doctor", "only") => CompletedKind::Checks,
         _ => return None,
     })
 }

@@ -33,7 +33,7 @@ const GROUPS_MAX: u32 = 200;
 
 /// What an argument names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NameKind {
+pub(super) enum CompletedKind {
     Clusters,
     Gateways,
     Apps,
@@ -41,7 +41,7 @@ pub(super) enum NameKind {
     Checks,
 }
 
-impl NameKind {
+impl CompletedKind {
     /// The names that begin so. Files and hosts may hang: what is not known in time is not waited for, and the process
     /// ends then.
     pub(super) fn find(self, current: &OsStr) -> Vec<CompletionCandidate> {
