@@ -29,8 +29,10 @@ use crate::{
     terminal_text,
 };
 
-/// The crates whose log is Broadgate's own.
-const OUR_TARGETS: [&str; 6] = [
+/// The crates whose log is Broadgate's own, and the targets of the audit and of traces.
+const OUR_TARGETS: [&str; 8] = [
+    "audit",
+    "trace",
     "broadgate",
     "broadgate_gateway",
     "broadgate_register",
@@ -300,6 +302,7 @@ mod tests {
         );
         assert!(shown.contains("rustls=error"), "strangers could fill the log: {shown}");
         assert!(filter("debug,rustls=debug").contains("rustls=debug"));
+        assert!(filter("info").contains("audit=info"), "its lines go to the log where it has no file");
         let asked = filter("info,h2=debug,broadgate_gateway=trace");
         assert!(asked.contains("h2=debug") && asked.contains("broadgate_gateway=trace"), "{asked}");
         assert!(!asked.contains("broadgate_gateway=info"), "{asked}");

@@ -265,3 +265,48 @@ async fn dry_runs_and_traces_are_refused_where_they_make_no_sense() {
     assert!(receipt["clients"] == 1 && receipt.get("trace").is_none(), "{receipt}");
     client.hears(&["sent"]).await;
 }
+
+/// The trace of a caller's own is kept in the receipt, in the audit and in the log.
+#[tokio::test]
+async fn a_traceparent_is_kept() {
+    let cluster = Cluster::quiet(1).logging("info,trace=debug").start().await;
+    let mut client = cluster.client(0).await;
+    let sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let silent = "00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    let as_json = async |call: &str, traceparent: &str, body: serde_json::Value| {
+        let headers =
+            [("Content-Type", "application/json"), ("Host", "127.0.0.1"), ("traceparent", traceparent)];
+        let (status, receipt) = post(&cluster.internal[0], call, &headers, &body.to_string()).await;
+        assert_eq!(status, 200, "{receipt}");
+        receipt
+    };
+    for (traceparent, kept) in [(sampled, sampled), (silent, silent), ("00-0-0-0", "")] {
+        let receipt =
+            as_json("Send", traceparent, json!({"to": {"all": true}, "text": "a", "trace": true})).await;
+        assert_eq!(receipt["trace"]["traceparent"], kept, "{receipt}");
+        let receipt = as_json("Send", traceparent, json!({"to": {"all": true}, "text": "b"})).await;
+        assert!(receipt["clients"] == 1 && receipt.get("trace").is_none(), "nobody asked: {receipt}");
+        client.hears(&["a", "b"]).await;
+    }
+    let mut request = tonic::Request::new(traced(all(), "c"));
+    request.metadata_mut().insert("traceparent", sampled.parse().unwrap());
+    let receipt = cluster.caller(0).await.send(request).await.unwrap().into_inner();
+    assert_eq!(receipt.trace.unwrap().traceparent, sampled);
+    let close = json!({"to": {"clients": [client.id]}, "command_id": "bye"});
+    assert_eq!(as_json("Close", sampled, close).await["clients"], 1);
+    // The audit's line is the last.
+    let marker = "\"command_id\":\"bye\"";
+    let log = cluster.gateways[0].logged(marker).await;
+    let line = log.lines().find(|line| line.contains(marker)).unwrap();
+    assert!(line.contains(&format!("\"traceparent\":\"{sampled}\"")), "{line}");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("hops=")).collect();
+    assert_eq!(lines.len(), 3, "each that is sampled has one: {log}");
+    for line in lines {
+        assert!(
+            line.contains(sampled)
+                && line.contains("took 1 B from local")
+                && line.contains("placed 1, dropped 0"),
+            "{line}"
+        );
+    }
+}

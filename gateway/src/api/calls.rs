@@ -18,8 +18,8 @@ use tonic::Status;
 use crate::{
     api::denials,
     audit::{AuditLine, tapped},
-    callers::{Caller, hide},
-    command::{refusal, understood},
+    callers::{Caller, TraceParent, hide},
+    command::{hops_in_line, refusal, understood},
     dispatch::{Dispatcher, PlacedBatch},
 };
 
@@ -38,9 +38,13 @@ pub(super) async fn run(
     dispatcher.sign(&mut command, || caller.who().into_owned(), caller.from);
     let line = AuditLine::of_command(|| gateway(dispatcher), caller, &command);
     let traced = is_traced(&command);
+    let logged = is_logged(caller) && ask_for_trace(&mut command);
     let mut answer = dispatcher.run_within(command, after, patience).await;
-    if traced {
+    if traced || logged {
         note_caller(&mut answer, caller);
+    }
+    if logged {
+        log_trace(&mut answer, traced);
     }
     if let Some(line) = line {
         dispatcher.audit.note(caller, line.answered(&answer)).await;
@@ -55,9 +59,35 @@ const fn is_traced(command: &Command) -> bool {
     matches!(command, Command::Send(request) if request.trace)
 }
 
-/// A trace says from whom the command was taken.
+/// Whether its sends are traced for the log: its own trace is recorded, and somebody reads the log's.
+fn is_logged(caller: &Caller) -> bool {
+    caller.traceparent.is_some_and(TraceParent::is_sampled)
+        && tracing::enabled!(target: "trace", tracing::Level::DEBUG)
+}
+
+/// Has a send traced; false if it cannot be.
+const fn ask_for_trace(command: &mut Command) -> bool {
+    let Command::Send(request) = command else { return false };
+    request.trace |= !request.no_receipt;
+    request.trace && !request.no_receipt
+}
+
+/// One line, with every hop. The trace stays in the receipt if the caller has asked for it.
+fn log_trace(answer: &mut Answer, stays: bool) {
+    let Answer::Receipt(receipt) = answer else { return };
+    let Some(trace) = &receipt.trace else { return };
+    let (traceparent, command, clients) = (&*trace.traceparent, &*receipt.command_id, receipt.clients);
+    let hops = hops_in_line(trace);
+    tracing::debug!(target: "trace", traceparent, command, clients, took_us = trace.took_us, hops);
+    if !stays {
+        receipt.trace = None;
+    }
+}
+
+/// A trace says from whom the command was taken, and of which trace of its own it is.
 fn note_caller(answer: &mut Answer, caller: &Caller) {
     let Answer::Receipt(v1::Receipt { trace: Some(trace), .. }) = answer else { return };
+    trace.traceparent = caller.traceparent.map(|parent| parent.to_string()).unwrap_or_default();
     for hop in &mut trace.hops {
         if let Some(Step::Taken(taken)) = &mut hop.step {
             taken.caller = caller.who().into_owned();

@@ -101,7 +101,8 @@ macro_rules! unary {
                 request: Request<Streaming<CommandBatch>>,
             ) -> Result<Response<Batches>, Status> {
                 let (out, answers) = mpsc::channel(64);
-                let caller = Caller::of(request.extensions());
+                // A stream is of many traces, or of none.
+                let caller = Caller { traceparent: None, ..Caller::of(request.extensions()) };
                 let served = serve(Arc::clone(&self.dispatcher), caller, request.into_inner(), out.clone());
                 broadgate_tasks::spawn("command stream", async move {
                     if broadgate_tasks::contain("command stream", served).await.is_none() {

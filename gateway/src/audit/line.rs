@@ -32,6 +32,8 @@ pub(crate) struct AuditLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     complete: Option<bool>,
@@ -53,6 +55,7 @@ impl AuditLine {
             on,
             command_id: String::new(),
             note: caller.note.clone(),
+            traceparent: caller.traceparent.map(|parent| parent.to_string()),
             clients: None,
             complete: None,
             error: String::new(),
@@ -326,7 +329,7 @@ pub(super) mod tests {
 
     pub(in super::super) fn secret() -> Caller {
         let from = Some("10.0.0.9:5000".parse().unwrap());
-        Caller { kind: CallerKind::Secret, worker: None, how: "json", note: None, from }
+        Caller { kind: CallerKind::Secret, worker: None, how: "json", note: None, traceparent: None, from }
     }
 
     pub(in super::super) fn closing(caller: &Caller) -> AuditLine {

@@ -15,6 +15,7 @@ use crate::{
         caller::{Caller, CallerKind, TokenHolder, has_role},
         rights::of_path,
         tokens::{AccessToken, TokenRefusal, Tokens},
+        traceparent::{TRACEPARENT_HEADER, TraceParent},
     },
     refusals::now_ms,
 };
@@ -60,6 +61,8 @@ impl Admit for TokenCheck {
         let note = headers.get(NOTE_HEADER).map_or(Ok(None), |note| said::note_of_header(note.as_bytes()));
         let note = note.map_err(|error| RefusedRequest::invalid("command_invalid", error.to_string()))?;
         let note: Option<Box<str>> = note.map(Into::into);
+        let traceparent = headers.get(TRACEPARENT_HEADER);
+        let traceparent = traceparent.and_then(|text| TraceParent::parse(text.as_bytes()));
         let kind = match shown {
             ShownCredential::Secret => CallerKind::Secret,
             ShownCredential::Certificate => CallerKind::Certificate,
@@ -67,7 +70,7 @@ impl Admit for TokenCheck {
             ShownCredential::Token(text) => {
                 let holder = self.holder(text, path).map_err(|(holder, reason, why)| {
                     let kind = CallerKind::Token(Box::new(holder));
-                    let caller = Caller { kind, worker: None, how, note: note.clone(), from };
+                    let caller = Caller { kind, worker: None, how, note: note.clone(), traceparent, from };
                     (self.refused)(RefusedToken { caller, path, reason, why: &why });
                     match reason {
                         "token" => RefusedRequest::unauthenticated(reason, why),
@@ -80,7 +83,7 @@ impl Admit for TokenCheck {
         let worker = headers.get(WORKER_HEADER).and_then(|name| name.to_str().ok());
         // What it says is not proved, and does not count where a token tells who it is.
         let worker = worker.filter(|name| name.len() <= NAME_BYTES_MAX && !shown.is_token());
-        extensions.insert(Caller { kind, worker: worker.map(Into::into), how, note, from });
+        extensions.insert(Caller { kind, worker: worker.map(Into::into), how, note, traceparent, from });
         Ok(())
     }
 }

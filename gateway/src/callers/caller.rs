@@ -13,6 +13,7 @@ use crate::{
         command_rights::of_command,
         rights::{CallRights, Concerned, Least, Payloads, of_call},
         tokens::{AccessToken, TokenRefusal, TokenRole, Tokens},
+        traceparent::TraceParent,
     },
     refusals::now_ms,
 };
@@ -27,6 +28,8 @@ pub(crate) struct Caller {
     pub(crate) how: &'static str,
     /// What it wants to be written down with its orders.
     pub(crate) note: Option<Box<str>>,
+    /// The trace that a single call is part of.
+    pub(crate) traceparent: Option<TraceParent>,
     pub(crate) from: Option<SocketAddr>,
 }
 
@@ -73,6 +76,7 @@ impl Caller {
             worker: None,
             how: "grpc",
             note: None,
+            traceparent: None,
             from: None,
         })
     }
@@ -85,6 +89,7 @@ impl Caller {
             worker: None,
             how: "http_api",
             note: None,
+            traceparent: None,
             from: Some(from),
         }
     }

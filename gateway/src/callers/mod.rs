@@ -8,6 +8,7 @@
 //! | `caller.rs` | who called, and whether that caller may |
 //! | `counts.rs` | how much each caller commands |
 //! | `hide.rs` | answers without what their readers have no right to see |
+//! | `traceparent.rs` | which trace of its caller a command belongs to |
 //! | `admit.rs` | the check of a request's head |
 
 mod admit;
@@ -19,6 +20,7 @@ mod rights;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod traceparent;
 
 #[cfg(test)]
 pub(crate) use self::caller::CallerKind;
@@ -29,4 +31,5 @@ pub(crate) use self::{
     command_rights::call_and_app,
     counts::CallerCounts,
     hide::{hide, hide_in_events, hide_in_pusher_events},
+    traceparent::TraceParent,
 };

@@ -44,6 +44,28 @@ pub(crate) fn name_hops(answer: &mut Answer, name: impl Fn(&str) -> Option<Strin
     }
 }
 
+/// Every hop in one line, for the log: its gateway, its own microseconds, and what it did.
+pub(crate) fn hops_in_line(trace: &v1::SendTrace) -> String {
+    let one = |hop: &v1::Hop| {
+        let what = match &hop.step {
+            Some(Step::Taken(taken)) => format!("took {} B from {}", taken.bytes, taken.caller),
+            Some(Step::Asked(asked)) => format!("asked {} (link {})", asked.home, asked.link_us),
+            Some(Step::Ordered(ordered)) => {
+                format!("parked {}, ordered {}, all {}", ordered.parked_us, ordered.position, ordered.took_us)
+            }
+            Some(Step::Placed(placed)) => {
+                let clients: u64 = placed.shards.iter().map(|shard| shard.clients).sum();
+                let drops: u64 = placed.shards.iter().flat_map(|shard| shard.drops.values()).sum();
+                format!("placed {clients}, dropped {drops}")
+            }
+            Some(Step::Failed(failed)) => format!("failed {}", failed.trouble().as_str_name()),
+            None => "unknown".to_owned(),
+        };
+        format!("{}@{} {what}", hop.gateway, hop.at_us)
+    };
+    trace.hops.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +95,7 @@ mod tests {
             merge(&mut all, part);
         }
         let mut all = all.unwrap();
+        assert_eq!(hops_in_line(trace(&all)), "gw-1@84 placed 2, dropped 0; gw-2@84 placed 2, dropped 0");
         name_hops(&mut all, |name| (name == "gw-2").then(|| "gw-3".to_owned()));
         let names: Vec<_> = trace(&all).hops.iter().map(|hop| (&*hop.gateway, hop.at_us)).collect();
         assert_eq!(names, [("gw-1", 84), ("gw-3", 84)]);

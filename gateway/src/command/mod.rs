@@ -34,7 +34,7 @@ pub(crate) use self::{
     calls::{CALLS, call},
     content::{GatewayContent, TopicCommand},
     fields::{DRY, TRACE, known_caller, understood},
-    hops::{add_hops, hop, name_hops, placed_hop, sign_hops},
+    hops::{add_hops, hop, hops_in_line, name_hops, placed_hop, sign_hops},
     malformed::take_malformed,
     merge::{cut_page, finish, first_names, merge, tidy},
     parse::{Parser, session_object},
