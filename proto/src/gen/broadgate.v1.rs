@@ -103,7 +103,8 @@ pub struct Receipt {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SendTrace {
     /// As the caller sent it in the metadata or HTTP header `traceparent` of a single
-    /// call (W3C Trace Context); "" if it sent none, or one that is not well-formed.
+    /// call (W3C Trace Context); "" if it sent none, or one that is not well-formed. The
+    /// audit has it as well.
     #[prost(string, tag = "1")]
     pub traceparent: ::prost::alloc::string::String,
     /// From taking the command to this receipt, at the gateway that took it.
