@@ -89,6 +89,7 @@ impl AuditLine {
             note: Some(&*by.note)
                 .filter(|note| !note.is_empty() && said::check_note(note).is_ok())
                 .map(Into::into),
+            traceparent: None,
             clients: None,
             complete: None,
             error: String::new(),
