@@ -296,7 +296,8 @@ async fn a_traceparent_is_kept() {
     assert_eq!(as_json("Close", sampled, close).await["clients"], 1);
     // The audit's line is the last.
     let marker = "\"command_id\":\"bye\"";
-    let log = cluster.gateways[0].logged(marker).await;
+    cluster.gateways[0].logged(marker).await;
+    let log = cluster.gateways[0].log();
     let line = log.lines().find(|line| line.contains(marker)).unwrap();
     assert!(line.contains(&format!("\"traceparent\":\"{sampled}\"")), "{line}");
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("hops=")).collect();
