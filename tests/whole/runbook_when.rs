@@ -13,6 +13,7 @@
 //! | `this register leads and has written it again` | `etcd/runbook::leader_key_without_a_lease` |
 //! | `etcd has not accepted a change for … ms` | by hand: nothing here makes a disk slow |
 //! | alert BroadgateLedgerBehind | `etcd/runbook::etcd_is_restored_from_a_backup` |
+//! | a user says that a message did not arrive | `why_send::who_got_a_message_and_who_was_not_meant_is_said` |
 //! | answers list a gateway as missing | `doctor::what_cannot_be_heard_is_named` |
 //! | receipts say `ordered: false` | `runbook_when::home_that_cannot_be_reached_leaves_messages_without_order` |
 //! | sends take up to 2 s once after a crash | `faults::killed_gateway_costs_only_its_own_clients` |
