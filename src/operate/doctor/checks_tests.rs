@@ -113,7 +113,7 @@ const PLANTED: [Planted; 25] = [
     (
         |seen| {
             // A token is known to all of them, and so they all answer.
-            evidence(seen, 0).refused_by = vec!["gw-2".into(), "gw-3".into()];
+            evidence(seen, 0).refused_by = vec!["gw-3".into(), "gw-2".into()];
             evidence(seen, 0).secrets = vec![6];
             status(seen, 0).peers.clear();
             status(seen, 1).peers.retain(|peer| peer != "gw-1");

@@ -14,10 +14,12 @@ const GIVE_BOTH: &str = "give every process both, the new one first, and restart
 
 /// Says which gateways refuse each other, from their links; whether there are any.
 fn refused(seen: &SeenCluster, checked: &mut Checked) -> bool {
-    let pairs: Vec<(&str, &str)> = seen
+    let mut pairs: Vec<(&str, &str)> = seen
         .known()
         .flat_map(|(from, evidence)| evidence.refused_by.iter().map(|by| (from.name(), by.as_str())))
         .collect();
+    // A gateway lists its neighbours in no order.
+    pairs.sort_unstable();
     let (mut by_refuser, mut by_refused): (BTreeMap<_, Vec<_>>, BTreeMap<_, Vec<_>>) = Default::default();
     for (from, by) in pairs {
         by_refuser.entry(by).or_default().push(from);
