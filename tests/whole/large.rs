@@ -116,7 +116,9 @@ async fn message_of_any_admitted_size_closes_no_client() {
 /// As large as nearly every suite of tests of WebSocket servers sends them.
 #[tokio::test]
 async fn huge_message_goes_to_a_worker_and_back() {
-    let cluster = Cluster::of(2).limits("message_bytes_max = 67108864").start().await;
+    // A slow machine takes its time for such a message between two gateways.
+    let limits = "message_bytes_max = 67108864\nlink_timeout = \"10s\"";
+    let cluster = Cluster::of(2).limits(limits).start().await;
     let register = format!("--register={}", cluster.register_address);
     let _echo = Process::start(&cluster.dir, "echo", &["worker", "echo", &register, "--name=echo"], &[]);
     let mut client = cluster.client(0).await;

@@ -22,8 +22,8 @@ use super::{Client, Fault, Process, Proxy, all, free_address, until};
 
 pub type Caller = GatewayClient<Channel>;
 
-/// As many whole clusters run at once: more would only make each other slow.
-static AT_ONCE: Semaphore = Semaphore::const_new(2);
+/// As many whole clusters run at once: they mostly wait, but more would make each other slow.
+static AT_ONCE: Semaphore = Semaphore::const_new(4);
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Without a worker service, clients have no events and need no worker.
