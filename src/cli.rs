@@ -79,7 +79,7 @@ enum CliCommand {
     Tap(operate::TapArgs),
     /// Show what happened: members, settings, alarms, and what callers did
     Events(operate::EventsArgs),
-    /// Show what is busy: gateways, and the loudest groups, clients, apps or workers
+    /// Show what is busy: gateways, and the loudest groups, clients, callers, apps or workers
     Top(operate::TopArgs),
     /// Send a message to clients, uids, groups or everybody
     Send(operate::SendArgs),

@@ -100,8 +100,8 @@ pub(crate) struct SendArgs {
     /// Find the clients that the message would reach, and send nothing
     #[arg(long)]
     dry_run: bool,
-    /// The message; - reads it from standard input
-    #[arg(value_name = "TEXT|-", allow_hyphen_values = true)]
+    /// The message; - reads it from standard input. One that begins with a dash goes after --
+    #[arg(value_name = "TEXT|-")]
     text: String,
 }
 

@@ -81,7 +81,8 @@ struct WhoseArgs {
     /// The clients in this group, and what is sent to it
     #[arg(long)]
     group: Option<String>,
-    /// What the commands of a caller do, such as token:ann, worker:chat-1 or app:1/b6e2
+    /// What the commands of a caller do, such as token:ann, worker:chat-1 or app:1/b6e2; not sends to named clients
+    /// that want no receipt, as workers answer, which carry no caller
     #[arg(long)]
     caller: Option<String>,
     /// All clients of the app, and what is sent to them

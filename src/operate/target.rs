@@ -373,17 +373,31 @@ impl ClusterTarget {
 /// An incomplete answer is printed, and then told by the exit code.
 pub(super) fn complete(coverage: Option<&Coverage>) -> Result<(), Failure> {
     match coverage {
-        Some(coverage) if !coverage.complete => Err(Failure::Incomplete(format!(
-            "the answer is incomplete: {} did not answer in time",
-            coverage.missing.join(", ")
-        ))),
+        Some(coverage) if !coverage.complete => Err(Failure::Incomplete(incomplete(&coverage.missing))),
         _ => Ok(()),
     }
+}
+
+/// Says who is missing; a gateway that has never heard the register knows nobody.
+fn incomplete(missing: &[String]) -> String {
+    let names: Vec<&str> = missing.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        return "the answer is incomplete: the gateway that was asked has never heard the register"
+            .to_owned();
+    }
+    format!("the answer is incomplete: {} did not answer in time", names.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_missing_is_named() {
+        assert!(incomplete(&["gw-1".to_owned(), "gw-2".to_owned()]).contains(": gw-1, gw-2 did not answer"));
+        assert!(incomplete(&[]).contains("never heard the register"));
+        assert!(incomplete(&[String::new()]).contains("never heard the register"));
+    }
 
     /// Each place comes before all that follow it.
     #[test]

@@ -41,11 +41,11 @@ pub async fn finds(cluster: &Cluster, check: &str, level: &str, said: &str) {
     let expected = BTreeMap::from([(check.to_owned(), level.to_owned())]);
     until(&format!("the doctor finds {check}: {said}"), async || {
         let (bad, out) = examine(cluster);
-        if bad == expected {
-            assert!(out.contains(said), "{check}: {out}");
+        // Gateways do not all know it at the same moment.
+        if bad == expected && out.contains(said) {
             return Some(());
         }
-        println!("found {bad:?}");
+        println!("found {bad:?}: {out}");
         None
     })
     .await;

@@ -115,6 +115,16 @@ async fn cluster_answers_queries_and_commands() {
     }
 }
 
+/// A flag that does not exist is no message.
+#[tokio::test]
+async fn misspelt_flags_are_not_sent() {
+    let cluster = Cluster::quiet(1).start().await;
+    let (code, _, err) = cluster.run(&["send", "--group", "room", "--dryrun"]);
+    assert!(code == 2 && err.contains("--dry-run"), "{code}: {err}");
+    let (code, out, err) = cluster.run(&["send", "--group", "nobody", "--", "--dryrun"]);
+    assert!(code == 0 && out.contains("0 clients"), "{code}: {out}{err}");
+}
+
 /// An answer shows what is known, and says what is not.
 #[tokio::test]
 async fn answers_name_missing_gateways_and_omit_unrequested_fields() {
