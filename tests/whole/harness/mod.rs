@@ -48,12 +48,13 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// An address for a process that is started later, and perhaps again: below the ports that the system
-/// gives to connections, which could otherwise take it meanwhile.
+/// gives to connections, which could otherwise take it meanwhile. Those from 20,000 on are for whole blocks
+/// (`up::free_base`): a member that dials its register's former address would reach another test's.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let step = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = 10_000 + u16::try_from(step % 20_000).unwrap();
+        let port = 10_000 + u16::try_from(step % 10_000).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         if TcpListener::bind(address).is_ok() {
             return address;
