@@ -62,7 +62,7 @@ impl Bug {
             Self::EarlyAcknowledgement => 1,
             Self::NoHeir | Self::NoLooking => 1,
             Self::CompleteInHalves => 55,
-            Self::NoLeaving => 4,
+            Self::NoLeaving => 52,
             Self::CommitWithoutGuard | Self::ShownBeforeCommit => 1,
             Self::NoReannouncement | Self::NoRoster => 3,
         }

@@ -45,11 +45,13 @@ enum FollowPhase {
 }
 
 /// One incarnation's following of registers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Following {
     known: Arc<View>,
     /// The last view of this stream, which changes begin from; peers may have passed on newer ones.
     streamed: Option<Arc<View>>,
+    /// The term of the register that is followed, as its welcome says; 0 before that.
+    term: u64,
     phase: FollowPhase,
     beat: Duration,
     lease: Duration,
@@ -66,6 +68,7 @@ impl Following {
         Self {
             known,
             streamed: None,
+            term: 0,
             phase: FollowPhase::Greeting,
             beat: BEAT,
             lease: LEASE,
@@ -85,6 +88,7 @@ impl Following {
     pub fn greeted(&mut self, now: Duration) {
         self.phase = FollowPhase::Greeting;
         self.streamed = None;
+        self.term = 0;
         self.last_heard = now;
     }
 
@@ -101,6 +105,7 @@ impl Following {
                     ));
                 }
                 self.phase = FollowPhase::Member;
+                self.term = welcome.term;
                 self.beat = Duration::from_millis(welcome.beat_ms.into()).clamp(BEAT_MIN, BEAT_MAX);
                 self.lease = Duration::from_millis(welcome.lease_ms.into()).max(2 * self.beat);
                 self.next_beat = now + self.beat;
@@ -160,7 +165,9 @@ impl Following {
             // Such a view would keep this member from every register.
             return (FollowStep::Nothing, false);
         }
-        let higher = passed.term > known.term;
+        // Peers may pass on the first view of a member's own register before that has come to it itself.
+        let followed = self.term.max(known.term);
+        let higher = followed > 0 && passed.term > followed;
         match self.install(view) {
             FollowStep::Nothing => (FollowStep::Nothing, false),
             step => (step, higher),
@@ -297,6 +304,31 @@ mod tests {
             assert!(matches!(life.tick(secs(now)), FollowStep::Beat(_)));
         }
         assert!(matches!(life.tick(secs(65)), FollowStep::Next(_)));
+    }
+
+    /// A peer that has the first view of this member's register before the member itself has it names no other
+    /// register.
+    #[test]
+    fn first_view_from_a_peer_is_installed_and_the_register_is_kept() {
+        for welcomed in [false, true] {
+            let mut life = Following::new(view(0, 0));
+            life.greeted(secs(0));
+            if welcomed {
+                life.reply(welcome(3), secs(0));
+            }
+            assert_eq!(life.learn(view(3, 7)), (FollowStep::Install(view(3, 7)), false), "{welcomed}");
+            if !welcomed {
+                // An older register than the view's is given up when it answers.
+                assert!(matches!(life.clone().reply(welcome(2), secs(0)), FollowStep::Next(_)));
+                assert_eq!(life.reply(welcome(3), secs(0)), FollowStep::Welcomed);
+            }
+            assert_eq!(life.learn(view(4, 1)), (FollowStep::Install(view(4, 1)), true), "{welcomed}");
+        }
+        // A welcome names the term before its first view does.
+        let mut life = Following::new(view(0, 0));
+        life.greeted(secs(0));
+        life.reply(welcome(3), secs(0));
+        assert_eq!(life.learn(view(4, 1)), (FollowStep::Install(view(4, 1)), true));
     }
 
     #[test]
