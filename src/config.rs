@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use broadgate_gateway::{apps::App, config::GatewaySettings};
+use broadgate_gateway::{
+    apps::App,
+    config::{Certificate, GatewaySettings},
+};
 use broadgate_proto::{limits, secret::Secret};
 use broadgate_register::server::PREFIX_DEFAULT;
 use broadgate_tasks::bounded_read::{self, ReadableKind};
@@ -145,6 +148,9 @@ pub(crate) struct DashboardSection {
     pub(crate) bind: Option<SocketAddr>,
     /// How browsers reach it, if a proxy stands before it.
     pub(crate) url: Option<String>,
+    /// Certificates of its own. Without any, where other machines reach it and there is no proxy: those of the first
+    /// `web` listener that has some.
+    pub(crate) tls: Vec<Certificate>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -476,6 +482,7 @@ mod tests {
                 one.gateway.internal.advertise = None;
                 one.metrics.bind = None;
                 (one.dashboard.bind, one.dashboard.url) = (None, None);
+                one.dashboard.tls.clear();
                 one.register.advertise = None;
                 one.register.etcd.endpoints.clear();
                 one.register.etcd.user.clear();

@@ -113,6 +113,12 @@ pub(crate) struct GatewayArgs {
     /// Serve the dashboard at this address, e.g. 127.0.0.1:7300
     #[arg(long, value_name = "ADDRESS", value_parser = setting_errors::address)]
     dashboard_bind: Option<SocketAddr>,
+    /// Certificate of the dashboard (PEM), which is then served by HTTPS
+    #[arg(long, value_name = "FILE", requires = "dashboard_tls_key")]
+    dashboard_tls_cert: Option<PathBuf>,
+    /// The certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "dashboard_tls_cert")]
+    dashboard_tls_key: Option<PathBuf>,
     /// Serve none, whatever is configured: another process of this host does
     #[arg(long, hide = true, conflicts_with = "dashboard_bind")]
     no_dashboard: bool,
@@ -188,7 +194,7 @@ pub(crate) fn gateway_config(
     config.metrics_tls(gateway.credentials.tls.as_ref())?;
     broadgate_gateway::check_certificates(&gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     broadgate_gateway::check_spool(&gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
-    dashboard::check(&config.dashboard, &gateway.credentials)?;
+    dashboard::check(&config.dashboard, &config.gateway.listeners, &gateway.credentials)?;
     check_others(config, "gateway.internal.bind", config.gateway.internal.bind)?;
     for listener in &config.gateway.listeners {
         check_others(config, &format!("listener {:?}", listener.name), listener.bind)?;
@@ -279,7 +285,8 @@ pub(crate) async fn gateway(args: GatewayArgs) -> Result<(), Failure> {
     let (tokens, events) = (gateway.tokens.clone(), gateway.events.clone());
     let probes = telemetry::open("gateway", &config, tls.as_ref()).await?;
     let internal = operate::reached_gateway(&config.gateway.internal);
-    let dashboard = RoleDashboard::open(&config.dashboard, &credentials, internal).await?;
+    let listeners = &config.gateway.listeners;
+    let dashboard = RoleDashboard::open(&config.dashboard, listeners, &credentials, internal).await?;
     let bound = broadgate_gateway::bind(gateway).map_err(|error| Failure::usage(format!("{error:#}")))?;
     tracing::info!(internal = %bound.internal_address(), clients = ?bound.client_addresses(), "gateway");
     let health = bound.health();
@@ -314,6 +321,9 @@ impl GatewayArgs {
     fn lay_over(&self, config: &mut Config) -> Result<(), Failure> {
         self.registers.lay_over(config)?;
         config.dashboard.bind = self.dashboard_bind.or(config.dashboard.bind).filter(|_| !self.no_dashboard);
+        if let (Some(cert), Some(key)) = (&self.dashboard_tls_cert, &self.dashboard_tls_key) {
+            config.dashboard.tls = vec![Certificate { cert: cert.clone(), key: key.clone() }];
+        }
         let settings = &mut config.gateway;
         if let Some(name) = process_name(self.name.as_ref())? {
             settings.name = name;

@@ -260,7 +260,7 @@ impl Probes {
             known_stay: false,
             times: Times::default(),
             http2: None,
-            tls: self.tls,
+            tls: self.tls.map(Into::into),
             refused: Arc::new(refused),
         };
         let serving = broadgate_port::serve(listener, router, check, settings, watched.end());

@@ -198,6 +198,9 @@ pub const DASHBOARD_SESSIONS_MAX: usize = 64;
 pub const DASHBOARD_IDLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 /// And after this time in any case.
 pub const DASHBOARD_SESSION_TIME_MAX: Duration = Duration::from_secs(12 * 3600);
+/// The stream of a tab that nobody has seen for this long is closed, and with it the connection, the place and the tap
+/// that it holds; the page opens it again when somebody looks.
+pub const DASHBOARD_HIDDEN_TIME_MAX: Duration = Duration::from_secs(5 * 60);
 /// Failed logins of one address in a minute; beyond, it has to wait.
 pub const DASHBOARD_LOGINS_PER_MINUTE_MAX: u32 = 5;
 /// Addresses whose failed logins are counted; beyond, the one that began first is forgotten.

@@ -2,7 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    error::Error as _,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,6 +46,25 @@ pub(super) struct Asker {
     /// As they were configured.
     addresses: Vec<String>,
     state: Mutex<AskerState>,
+    /// A gateway does not accept the credentials any more.
+    is_refused: AtomicBool,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// No gateway could answer now, and one at least has said so itself: the same question may be asked again.
+    Busy(String),
+    Failed(Failure),
+}
+
+impl From<NoAnswer> for Failure {
+    fn from(none: NoAnswer) -> Self {
+        match none {
+            NoAnswer::Busy(sentence) => Self::Failed(sentence),
+            NoAnswer::Failed(failure) => failure,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -61,11 +84,16 @@ pub(super) struct GatewayAnswer<T> {
 impl Asker {
     pub(super) fn new(addresses: Vec<String>, credentials: Credentials) -> Self {
         let state = AskerState { known: addresses.clone(), channels: HashMap::new() };
-        Self { credentials, addresses, state: Mutex::new(state) }
+        Self { credentials, addresses, state: Mutex::new(state), is_refused: AtomicBool::new(false) }
     }
 
     fn state(&self) -> MutexGuard<'_, AskerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a gateway has said that it does not accept the credentials any more.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Relaxed)
     }
 
     /// Asks one gateway after the other until one answers. What changes something has to carry a command id, since
@@ -77,20 +105,65 @@ impl Asker {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        Ok(self.try_ask(&self.credentials, call).await?)
+    }
+
+    /// The same for an order, with a note for the audit, which was checked.
+    pub(super) async fn order<T, F>(
+        &self,
+        note: &str,
+        call: impl Fn(GatewayCalls) -> F,
+    ) -> Result<GatewayAnswer<T>, Failure>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let Credentials { secret, tls } = self.credentials.clone();
+        Ok(self.try_ask(&Credentials { secret: secret.with_note(note), tls }, call).await?)
+    }
+
+    /// The same; a cluster that is busy is told from one that does not answer.
+    pub(super) async fn ask_unless_busy<T, F>(
+        &self,
+        call: impl Fn(GatewayCalls) -> F,
+    ) -> Result<GatewayAnswer<T>, NoAnswer>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.try_ask(&self.credentials, call).await
+    }
+
+    async fn try_ask<T, F>(
+        &self,
+        credentials: &Credentials,
+        call: impl Fn(GatewayCalls) -> F,
+    ) -> Result<GatewayAnswer<T>, NoAnswer>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let tried: Vec<String> =
             self.state().known.iter().take(DASHBOARD_GATEWAYS_TRIED_MAX).cloned().collect();
-        let mut silent = Vec::new();
+        let (mut silent, mut busy) = (Vec::new(), None);
         for address in tried {
-            let calls = self.calls(&address)?;
+            let calls = self.calls(&address, credentials).map_err(NoAnswer::Failed)?;
             match tokio::time::timeout(DASHBOARD_ANSWER_TIME_MAX, call(calls)).await {
                 Ok(Ok(reply)) => {
                     self.prefer(&address);
                     return Ok(GatewayAnswer { address, reply: reply.into_inner() });
                 }
+                // It is there, and its connection is well: it is no worse than the others for the next question.
+                Ok(Err(status)) if is_said_busy(&status) => {
+                    busy = Some(status.message().to_owned());
+                    continue;
+                }
                 Ok(Err(status)) if is_silence(status.code()) => {
                     silent.push(format!("{address}: {}", status.message()));
                 }
-                Ok(Err(status)) => return Err(refused(&address, &status)),
+                Ok(Err(status)) => {
+                    if status.code() == Code::Unauthenticated {
+                        self.is_refused.store(true, Ordering::Relaxed);
+                    }
+                    return Err(NoAnswer::Failed(refused(&address, &status)));
+                }
                 Err(_) => silent.push(format!(
                     "{address} has not answered within {} s",
                     DASHBOARD_ANSWER_TIME_MAX.as_secs()
@@ -99,10 +172,13 @@ impl Asker {
             // Whatever is asked next goes to another one first.
             self.put_last(&address);
         }
-        Err(Failure::Unreachable(format!("no gateway answers: {}", silent.join("; "))))
+        Err(busy.map_or_else(
+            || NoAnswer::Failed(Failure::Unreachable(format!("no gateway answers: {}", silent.join("; ")))),
+            NoAnswer::Busy,
+        ))
     }
 
-    fn calls(&self, address: &str) -> Result<GatewayCalls, Failure> {
+    fn calls(&self, address: &str, credentials: &Credentials) -> Result<GatewayCalls, Failure> {
         let mut state = self.state();
         let channel = match state.channels.get(address) {
             Some(channel) => channel.clone(),
@@ -115,8 +191,8 @@ impl Asker {
                 channel
             }
         };
-        let gateway = GatewayClient::with_interceptor(channel.clone(), self.credentials.sender());
-        let observe = ObserveClient::with_interceptor(channel, self.credentials.sender());
+        let gateway = GatewayClient::with_interceptor(channel.clone(), credentials.sender());
+        let observe = ObserveClient::with_interceptor(channel, credentials.sender());
         Ok(GatewayCalls {
             gateway: gateway.max_decoding_message_size(GRPC_MESSAGE_BYTES_HIGHEST),
             observe: observe.max_decoding_message_size(GRPC_MESSAGE_BYTES_HIGHEST),
@@ -162,6 +238,11 @@ fn is_silence(code: Code) -> bool {
     matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
 }
 
+/// Whether the gateway itself has said that it cannot answer now: a status that the connection made has a source.
+fn is_said_busy(status: &Status) -> bool {
+    status.code() == Code::Unavailable && status.source().is_none()
+}
+
 fn refused(address: &str, status: &Status) -> Failure {
     let message = status.message();
     match status.code() {
@@ -189,6 +270,36 @@ mod tests {
         });
         let view = View { members: members.collect(), ..View::default() };
         StatusReply { view: Some(view), ..StatusReply::default() }
+    }
+
+    #[tokio::test]
+    async fn busy_gateway_is_not_a_silent_one() {
+        let asker = Asker::new(vec!["a:1".into(), "b:1".into()], Credentials::default());
+        let busy = || async { Err::<Response<()>, _>(Status::unavailable("8 are measured already")) };
+        let none = asker.ask_unless_busy(|_| busy()).await.err();
+        assert!(matches!(&none, Some(NoAnswer::Busy(said)) if said == "8 are measured already"), "{none:?}");
+        assert_eq!(asker.state().known, ["a:1", "b:1"], "each keeps its place and its connection");
+        assert_eq!(asker.state().channels.len(), 2);
+        let asked = std::cell::Cell::new(0);
+        let second = |_| {
+            asked.set(asked.get() + 1);
+            let is_first = asked.get() == 1;
+            async move { if is_first { busy().await } else { Ok(Response::new(())) } }
+        };
+        assert_eq!(asker.ask_unless_busy(second).await.unwrap().address, "b:1");
+        let refused = asker.ask(|_| async { Err::<Response<()>, _>(Status::unauthenticated("gone")) }).await;
+        assert!(matches!(refused.err(), Some(Failure::Usage(_))) && asker.is_refused());
+    }
+
+    #[tokio::test]
+    async fn gateway_that_cannot_be_reached_is_silent() {
+        // Nothing listens at port 1.
+        let asker = Asker::new(vec!["127.0.0.1:1".into()], Credentials::default());
+        let ask = |mut calls: GatewayCalls| async move {
+            calls.gateway.status(broadgate_proto::v1::StatusRequest::default()).await
+        };
+        let none = asker.ask_unless_busy(ask).await.err();
+        assert!(matches!(&none, Some(NoAnswer::Failed(Failure::Unreachable(_)))), "{none:?}");
     }
 
     #[test]

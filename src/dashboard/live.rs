@@ -2,11 +2,11 @@
 //! and of what its page shows (the body). Neither waits for the other.
 //!
 //! A tab that does not draw gets no further picture, and a hidden one gets none, so what is open and not looked at
-//! costs the cluster nothing.
+//! costs the cluster nothing. After some minutes its stream is closed.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use broadgate_proto::limits::{DASHBOARD_REQUEST_BYTES_MAX, WRITE_TIME_MAX};
+use broadgate_proto::limits::{DASHBOARD_HIDDEN_TIME_MAX, DASHBOARD_REQUEST_BYTES_MAX, WRITE_TIME_MAX};
 use futures_util::{SinkExt as _, StreamExt as _, future::OptionFuture};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -41,6 +41,8 @@ const SESSION_LOOK: Duration = Duration::from_secs(5);
 const TAP_UNDRAWN_MAX: u32 = 2;
 /// The close code after which the page asks for a login.
 const LOGGED_OUT: u16 = 4401;
+/// The close code after which the page waits until somebody looks at it again.
+const UNSEEN: u16 = 4402;
 
 /// What a tab says.
 #[derive(Debug, Deserialize)]
@@ -68,6 +70,8 @@ pub(super) struct Tab {
     pub(super) visitor: Arc<Visitor>,
     /// Whether the session still lasts; the argument says whether that counts as a use of it.
     pub(super) is_logged_in: Box<dyn Fn(bool) -> bool + Send + Sync>,
+    /// Ends the session of somebody whose own token the cluster does not accept any more.
+    pub(super) log_out: Option<Box<dyn Fn() + Send + Sync>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -75,6 +79,8 @@ pub(super) struct Tab {
 struct VisitorLook {
     shown: Option<(u64, ShownPage)>,
     hidden: bool,
+    /// When its stream is closed, if nobody looks until then.
+    unseen_until: Option<Instant>,
     /// Pictures, and batches of its tap, that it has not drawn yet.
     undrawn: u32,
     tap_undrawn: u32,
@@ -115,9 +121,13 @@ impl Tab {
         let mut look = tokio::time::interval(SESSION_LOOK);
         loop {
             let is_due = looking.is_due();
+            let unseen_until = looking.unseen_until;
             let is_asked = (asked.head.is_some(), asked.body.is_some());
             tokio::select! {
                 () = self.stop.cancelled() => return (1001, "the dashboard stops"),
+                () = sleep_until(unseen_until.unwrap_or_else(Instant::now)), if unseen_until.is_some() => {
+                    return (UNSEEN, "nobody has looked for some minutes");
+                }
                 _ = look.tick() => {
                     // To look counts as use: a tab that nobody sees looks at nothing.
                     if !(self.is_logged_in)(is_due) {
@@ -137,6 +147,10 @@ impl Tab {
                     Some(Ok(_)) => {}
                 },
                 picture = asked.next(looking.may_tap()) => {
+                    if let Some(log_out) = self.log_out.as_ref().filter(|_| self.visitor.asker.is_refused()) {
+                        log_out();
+                        return (LOGGED_OUT, "your token is not accepted any more");
+                    }
                     if !looking.give(socket, &picture).await {
                         return (1000, "");
                     }
@@ -217,6 +231,7 @@ impl VisitorLook {
         Self {
             shown: None,
             hidden: false,
+            unseen_until: None,
             undrawn: 0,
             tap_undrawn: 0,
             next_head: now,
@@ -252,6 +267,9 @@ impl VisitorLook {
             }
             Said::Drawn => self.undrawn = self.undrawn.saturating_sub(1),
             Said::Hidden(hidden) => {
+                // Said again, it does not begin again.
+                self.unseen_until = hidden
+                    .then(|| self.unseen_until.unwrap_or_else(|| Instant::now() + DASHBOARD_HIDDEN_TIME_MAX));
                 self.hidden = hidden;
                 if !hidden {
                     (self.next_head, self.next_body) =
@@ -331,10 +349,14 @@ mod tests {
         assert!(looking.is_due());
         looking.take(Said::Hidden(true));
         assert!(!looking.is_due());
+        let until = looking.unseen_until.expect("its stream is closed some time");
+        looking.take(Said::Hidden(true));
+        assert_eq!(looking.unseen_until, Some(until), "from when it was hidden first");
         let later = Instant::now() + Duration::from_secs(9);
         (looking.next_head, looking.next_body) = (later, later);
         looking.take(Said::Hidden(false));
         assert!(looking.is_due() && looking.next_head < later && looking.next_body < later, "at once");
+        assert_eq!(looking.unseen_until, None);
         let last = Instant::now();
         (looking.last_head, looking.last_body) = (Some(last), Some(last));
         for _ in 0..9 {

@@ -1,13 +1,21 @@
 //! What a visitor orders: typed, confirmed, and under an id, so that a repeat through another gateway does nothing
 //! twice.
 
-use broadgate_proto::v1::{Audience, CloseRequest, Receipt, SendRequest, send_request::Payload};
+use broadgate_proto::{
+    said,
+    v1::{Audience, CloseRequest, Receipt, SendRequest, send_request::Payload},
+};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::{
     dashboard::asker::{Asker, GatewayCalls},
     failure::Failure,
+    operate, output,
 };
+
+/// Of the times in a trace's lines.
+const TIME_WIDTH: usize = 8;
 
 /// An order and its confirmation.
 #[derive(Debug, Deserialize)]
@@ -17,6 +25,9 @@ pub(super) struct Order {
     confirm: String,
     /// Chosen by the page.
     id: String,
+    /// Why, for the audit.
+    #[serde(default)]
+    note: String,
     order: Ordered,
 }
 
@@ -30,6 +41,9 @@ enum Ordered {
         #[serde(default)]
         event: String,
         text: String,
+        /// Whether its way through the cluster is shown.
+        #[serde(default)]
+        trace: bool,
     },
     Close {
         app: String,
@@ -78,6 +92,8 @@ impl Order {
         if to.is_empty() {
             return Err(Failure::usage("name a client, a uid or a group"));
         }
+        said::check_note(self.note.trim())
+            .map_err(|error| Failure::usage(format!("nothing was done: {error}")))?;
         let wanted = protected.unwrap_or(word);
         if self.confirm == wanted {
             return Ok(());
@@ -89,23 +105,29 @@ impl Order {
     ///
     /// # Errors
     /// If it was refused, or no gateway answers; then the same order may be given again.
-    pub(super) async fn run(&self, asker: &Asker) -> Result<Receipt, Failure> {
-        let command_id = self.id.clone();
+    pub(super) async fn run(&self, asker: &Asker) -> Result<Value, Failure> {
+        let (command_id, note) = (self.id.clone(), self.note.trim());
         let receipt = match &self.order {
-            Ordered::Send { app, to, event, text } => {
+            Ordered::Send { app, to, event, text, trace } => {
+                let required = [(!event.is_empty(), "event"), (*trace, "trace")];
                 let request = SendRequest {
                     command_id,
                     to: Some(to.audience(app)),
                     payload: Some(Payload::Text(text.clone())),
                     event: event.clone(),
-                    requires: if event.is_empty() { Vec::new() } else { vec!["event".to_owned()] },
+                    trace: *trace,
+                    requires: required
+                        .into_iter()
+                        .filter(|(is_used, _)| *is_used)
+                        .map(|(_, what)| what.into())
+                        .collect(),
                     ..SendRequest::default()
                 };
                 let ask = |mut calls: GatewayCalls| {
                     let request = request.clone();
                     async move { calls.gateway.send(request).await }
                 };
-                asker.ask(ask).await?
+                asker.order(note, ask).await?
             }
             Ordered::Close { app, to, code, reason } => {
                 let request = CloseRequest {
@@ -119,15 +141,32 @@ impl Order {
                     let request = request.clone();
                     async move { calls.gateway.close(request).await }
                 };
-                asker.ask(ask).await?
+                asker.order(note, ask).await?
             }
         };
-        Ok(receipt.reply)
+        said_of(&receipt.reply)
     }
+}
+
+/// The receipt, and the steps of its trace in the words of `broadgate send --trace`.
+fn said_of(receipt: &Receipt) -> Result<Value, Failure> {
+    let mut value = output::json("Receipt", receipt)?;
+    if let Some(trace) = &receipt.trace {
+        let steps = operate::trace_lines(trace, receipt, false);
+        // A line begins with a time: of the gateway that took the command, or, indented, of the gateway it is about.
+        let steps = steps.lines().map(|line| {
+            let (at, what) = line.split_at_checked(TIME_WIDTH).unwrap_or(("", line));
+            json!({ "at": at.trim(), "is_own_time": at.starts_with(' '), "what": what.trim() })
+        });
+        value["steps"] = steps.collect();
+    }
+    Ok(value)
 }
 
 #[cfg(test)]
 mod tests {
+    use broadgate_proto::v1::{Hop, HopFailed, HopTaken, HopTrouble, SendTrace, hop::Step};
+
     use super::*;
 
     fn order(confirm: &str, to: &str) -> Order {
@@ -146,6 +185,36 @@ mod tests {
             let refused = order(confirm, uid).check(protected).unwrap_err().to_string();
             assert!(refused.contains("nothing was done"), "{refused}");
         }
+    }
+
+    #[test]
+    fn note_that_the_audit_would_not_take_is_refused_before_anything_is_done() {
+        let with = |note: &str| Order { note: note.into(), ..order("close", r#"{"uid": "42"}"#) };
+        with(" ticket 4711 ").check(None).unwrap();
+        for wrong in ["two\nlines".to_owned(), "x".repeat(257)] {
+            let refused = with(&wrong).check(None).unwrap_err().to_string();
+            assert!(refused.starts_with("nothing was done: the note"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn steps_of_a_trace_have_a_time_and_a_sentence() {
+        let failed = HopFailed { trouble: HopTrouble::NoAnswer.into() };
+        let taken = HopTaken { caller: "token:ann".into(), bytes: 2 };
+        let hops = [("gw-1", Step::Taken(taken)), ("gw-3", Step::Failed(failed))];
+        let hops = hops.map(|(gateway, step)| Hop { gateway: gateway.into(), at_us: 0, step: Some(step) });
+        let trace = SendTrace { took_us: 2_010_000, hops: hops.into(), ..SendTrace::default() };
+        let receipt = Receipt { clients: 1, trace: Some(trace), ..Receipt::default() };
+        let steps = said_of(&receipt).unwrap()["steps"].clone();
+        assert_eq!(
+            steps,
+            json!([
+                { "at": "0", "is_own_time": false, "what": "gw-1 took it from token:ann, 2 B" },
+                { "at": "", "is_own_time": true, "what": "gw-3 NO ANSWER in time" },
+                { "at": "2.01 s", "is_own_time": false, "what": "receipt: 1 client" },
+            ])
+        );
+        assert!(said_of(&Receipt::default()).unwrap().get("steps").is_none());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use broadgate_port::{Check, PortSettings, Times, TurnedAway};
+use broadgate_port::{Check, PortSettings, PortTls, Times, TurnedAway};
 use broadgate_proto::{
     VERSION,
     limits::{
@@ -24,7 +24,7 @@ use broadgate_proto::{
 };
 use metrics::counter;
 use serde_json::json;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{net::TcpListener, signal::unix::Signal, sync::Semaphore};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
@@ -35,13 +35,12 @@ use crate::{
         live::Tab,
         logins::FailedLogins,
         orders::Order,
-        origin::{cookie, is_of_own_page, may_change},
+        origin::{PageOrigins, cookie, is_of_own_page, may_change},
         sessions::Sessions,
         settings::{DashboardSettings, Login, LoginForm, random_key, wrong_token},
         visitor::Visitor,
     },
     failure::Failure,
-    output,
 };
 
 /// Everything comes from here: no script, style or frame of others, no inline script, no markup made of texts.
@@ -58,12 +57,18 @@ struct Dashboard {
     stop: CancellationToken,
 }
 
-/// Serves until `stop`.
-pub(super) async fn serve(listener: TcpListener, settings: Arc<DashboardSettings>, stop: CancellationToken) {
+/// Serves until `stop`. Its certificates, if it has any, are read again when they change, and at each of these signals.
+pub(super) async fn serve(
+    listener: TcpListener,
+    settings: Arc<DashboardSettings>,
+    hangups: Option<Signal>,
+    stop: CancellationToken,
+) {
     // Cookies do not know ports: each dashboard of a machine has one of its own.
     let port = listener.local_addr().map_or(0, |address| address.port());
     let host = if settings.is_https() { "__Host-" } else { "" };
-    let check = Check::pages(settings.host().into_iter().collect());
+    let check = Check::pages(settings.hosts());
+    let tls = settings.tls.clone();
     let dashboard = Arc::new(Dashboard {
         cookie: format!("{host}broadgate-{port}"),
         settings,
@@ -81,10 +86,19 @@ pub(super) async fn serve(listener: TcpListener, settings: Arc<DashboardSettings
         known_stay: false,
         times: Times::default(),
         http2: None,
-        tls: None,
+        tls: tls.clone().map(PortTls::Pages),
         refused: Arc::new(refused),
     };
-    broadgate_port::serve(listener, router(dashboard), check, settings, stop).await;
+    let watching = async {
+        match tls {
+            Some(tls) => match tls.watch(hangups).await {},
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = broadgate_port::serve(listener, router(dashboard), check, settings, stop) => {}
+        () = watching => {}
+    }
 }
 
 fn refused(request: &TurnedAway<'_>) {
@@ -159,10 +173,14 @@ impl Dashboard {
     }
 
     fn may_change(&self, headers: &HeaderMap) -> Result<(), Box<Response>> {
-        if may_change(headers, self.settings.url.as_deref()) {
+        if may_change(headers, self.origins()) {
             return Ok(());
         }
         Err(Box::new(error(StatusCode::FORBIDDEN, "only the dashboard's own page may ask for this")))
+    }
+
+    fn origins(&self) -> PageOrigins<'_> {
+        PageOrigins { url: self.settings.url.as_deref(), has_tls: self.settings.tls.is_some() }
     }
 
     fn set_cookie(&self, value: &str) -> String {
@@ -280,7 +298,7 @@ async fn order(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, body
         Ok(()) => order.run(&visitor.asker).await,
         Err(failure) => Err(failure),
     };
-    match receipt.and_then(|receipt| output::json("Receipt", &receipt)) {
+    match receipt {
         Ok(receipt) => Json(receipt).into_response(),
         Err(failure @ Failure::Usage(_)) => error(StatusCode::BAD_REQUEST, failure.to_string()),
         Err(failure @ Failure::NotFound(_)) => error(StatusCode::NOT_FOUND, failure.to_string()),
@@ -292,7 +310,7 @@ async fn order(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, body
 /// A WebSocket for a tab.
 async fn live(State(dashboard): State<Arc<Dashboard>>, mut request: Request) -> Response {
     let headers = request.headers();
-    if !is_of_own_page(headers, dashboard.settings.url.as_deref()) {
+    if !is_of_own_page(headers, dashboard.origins()) {
         return error(StatusCode::FORBIDDEN, "only the dashboard's own page may ask for this");
     }
     let Some((key, visitor)) = dashboard.visitor(headers) else {
@@ -313,12 +331,17 @@ async fn live(State(dashboard): State<Arc<Dashboard>>, mut request: Request) -> 
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let stop = dashboard.stop.clone();
+    // The credentials of others are not the visitor's: there a new login changes nothing.
+    let log_out = matches!(dashboard.settings.login, Login::Token).then(|| {
+        let (dashboard, key) = (Arc::clone(&dashboard), key.clone());
+        Box::new(move || locked(&dashboard.sessions).close(&key)) as Box<dyn Fn() + Send + Sync>
+    });
     let is_logged_in = Box::new(move |is_use: bool| {
         let mut sessions = locked(&dashboard.sessions);
         let now = Instant::now();
         if is_use { sessions.used(&key, now).is_some() } else { sessions.has(&key, now) }
     });
-    let tab = Tab { visitor, is_logged_in, stop };
+    let tab = Tab { visitor, is_logged_in, log_out, stop };
     broadgate_tasks::spawn("dashboard tab", async move {
         if let Ok(upgraded) = upgrade.await {
             tab.run(upgraded).await;

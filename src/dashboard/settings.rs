@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use broadgate_business::{Credentials, Secret};
+use broadgate_tls::PagesTls;
 use subtle::ConstantTimeEq as _;
 
 use crate::{failure::Failure, operate::ChosenCluster};
@@ -27,6 +28,8 @@ pub(crate) struct DashboardSettings {
     pub(crate) login: Login,
     /// How browsers reach it, if not by its own address: `https://ops.example.com`.
     pub(crate) url: Option<String>,
+    /// It speaks TLS itself.
+    pub(crate) tls: Option<PagesTls>,
 }
 
 /// What a visitor shows to log in.
@@ -104,14 +107,16 @@ impl DashboardSettings {
         }
     }
 
-    /// The host of its URL.
-    pub(super) fn host(&self) -> Option<String> {
-        let url: axum::http::Uri = self.url.as_ref()?.parse().ok()?;
-        url.host().map(str::to_owned)
+    /// The names by which it may be called: the host of its URL, and those of its certificates.
+    pub(super) fn hosts(&self) -> Vec<String> {
+        let url: Option<axum::http::Uri> = self.url.as_ref().and_then(|url| url.parse().ok());
+        let of_url = url.and_then(|url| url.host().map(str::to_owned));
+        of_url.into_iter().chain(self.tls.iter().flat_map(PagesTls::names)).collect()
     }
 
+    /// Whether browsers come to it by TLS.
     pub(super) fn is_https(&self) -> bool {
-        self.url.as_ref().is_some_and(|url| url.starts_with("https://"))
+        self.tls.is_some() || self.url.as_ref().is_some_and(|url| url.starts_with("https://"))
     }
 }
 
@@ -134,7 +139,7 @@ mod tests {
     fn settings(login: Login) -> DashboardSettings {
         let mut chosen = ChosenCluster::of_gateway("a:1".into(), Credentials::default());
         chosen.name = Some("prod".into());
-        DashboardSettings { chosen, login, url: Some("https://ops.example.com:8443/".into()) }
+        DashboardSettings { chosen, login, url: Some("https://ops.example.com:8443/".into()), tls: None }
     }
 
     fn link(key: &str) -> LoginForm {
@@ -174,7 +179,7 @@ mod tests {
     #[test]
     fn its_url_says_its_host() {
         let settings = settings(Login::Open);
-        assert_eq!((settings.host().as_deref(), settings.is_https()), (Some("ops.example.com"), true));
+        assert_eq!((&*settings.hosts(), settings.is_https()), (&["ops.example.com".to_owned()][..], true));
         settings.admit(&LoginForm::default()).unwrap();
     }
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    dashboard::asker::{Asker, GatewayAnswer},
+    dashboard::asker::{Asker, GatewayAnswer, NoAnswer},
     failure::Failure,
     operate::{self, ChosenCluster},
     output,
@@ -160,13 +160,19 @@ async fn overview(asker: &Asker, app: &str) -> Result<Value, Failure> {
     }))
 }
 
+/// What is busiest. The shards measure a few questions at a time: one more is asked again with the next picture, and
+/// until then the page says so.
 async fn top(asker: &Asker, by: TopBy, app: &str, limit: u32) -> Result<Value, Failure> {
     let request = TopRequest { by: by.into(), app: app.to_owned(), limit, ..TopRequest::default() };
     let ask = |mut calls: super::asker::GatewayCalls| {
         let request = request.clone();
         async move { calls.observe.top(request).await }
     };
-    output::json("TopReply", &asker.ask(ask).await?.reply)
+    match asker.ask_unless_busy(ask).await {
+        Ok(answered) => output::json("TopReply", &answered.reply),
+        Err(NoAnswer::Busy(why)) => Ok(json!({ "busy": why, "apps": [] })),
+        Err(NoAnswer::Failed(failure)) => Err(failure),
+    }
 }
 
 /// One part of a page: what a gateway of another version does not know must not take the page with it.
@@ -379,7 +385,11 @@ async fn apps(asker: &Asker, only: &[String]) -> Result<Value, Failure> {
         if let (Some(rows), Some(more)) = (all["apps"].as_array_mut(), reply["apps"].as_array_mut()) {
             rows.append(more);
         }
-        all["measured_ms"] = reply["measured_ms"].take();
+        for name in ["measured_ms", "busy"] {
+            if !reply[name].is_null() {
+                all[name] = reply[name].take();
+            }
+        }
     }
     Ok(all)
 }
@@ -402,8 +412,10 @@ async fn one_app(asker: &Asker, app: &str) -> Result<Value, Failure> {
     for row in &recent.refused {
         *reasons.entry(&row.reason).or_default() += row.count;
     }
+    let row = row?;
     let mut value = json!({
-        "app": output::json("AppReply", &found)?, "now": row?["apps"][0], "callers": or_why(callers)?,
+        "app": output::json("AppReply", &found)?, "now": row["apps"][0], "busy": row["busy"],
+        "callers": or_why(callers)?,
         "reasons": reasons.into_iter().collect::<Vec<_>>(),
     });
     value["recent"] = told(&recent)?;

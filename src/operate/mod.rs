@@ -35,8 +35,8 @@ mod why_verdict;
 pub use self::completions::answer_shell;
 pub use self::target::{At, ChosenCluster, ClusterTarget, ReachedCluster};
 pub(crate) use self::{
-    doctor::findings_of as doctor_findings, target::reached as reached_gateway,
-    why_text::in_words as end_in_words,
+    doctor::findings_of as doctor_findings, send_text::lines as trace_lines,
+    target::reached as reached_gateway, why_text::in_words as end_in_words,
 };
 
 pub(crate) use self::{

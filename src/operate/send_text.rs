@@ -13,7 +13,7 @@ use crate::{
 const SHARDS_LISTED_MAX: usize = 8;
 
 /// A line for each hop, and one for the receipt.
-pub(super) fn lines(trace: &SendTrace, receipt: &Receipt, is_dry: bool) -> String {
+pub(crate) fn lines(trace: &SendTrace, receipt: &Receipt, is_dry: bool) -> String {
     let mut text = String::new();
     let mut silent = receipt.gateways;
     for hop in &trace.hops {

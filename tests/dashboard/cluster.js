@@ -39,15 +39,21 @@ export class Cluster {
     rmSync(work, { recursive: true, force: true })
     mkdirSync(work, { recursive: true })
     const cluster = new Cluster(work)
-    const ports = await freePorts(13)
+    const ports = await freePorts(16)
     cluster.register = ports[0]
-    cluster.gateways = [0, 1, 2].map((n) => ({ name: `gateway-${n + 1}`, internal: ports[1 + n], client: ports[4 + n], dashboard: [ports[7], null, ports[8]][n] }))
+    cluster.gateways = [0, 1, 2].map((n) => ({ name: `gateway-${n + 1}`, internal: ports[1 + n], client: ports[4 + n], dashboard: [ports[7], ports[10], ports[8]][n], tls: n === 1 }))
     cluster.own = ports[9]
+    cluster.ownTls = ports[11]
+    cluster.spare = ports.slice(12)
+    execFileSync(broadgate, ['certs', 'ca', '--dir', path.join(work, 'certs')], { cwd: work, stdio: 'ignore' })
+    execFileSync(broadgate, ['certs', 'listener', 'ops', '--host', 'localhost', '--host', '127.0.0.1', '--dir', path.join(work, 'certs')], { cwd: work, stdio: 'ignore' })
+    cluster.tlsFlags = ['--dashboard-tls-cert', path.join(work, 'certs/ops.pem'), '--dashboard-tls-key', path.join(work, 'certs/ops.key')]
     const app = (id) => `[[apps]]\nid = "${id}"\nraw = true\nservice = ""\nconnections_max = 1000\n[[apps.keys]]\nkey = "${id}-key"\nsecret = "${id}-secret-of-the-dashboard"\n`
     writeFileSync(path.join(work, 'apps.toml'), app('shop') + app('vault'), { mode: 0o600 })
     writeFileSync(path.join(work, 'gateway.toml'), `[gateway]\ntokens_file = "${path.join(work, 'tokens.toml')}"\n[[gateway.groups]]\napp = "shop"\npattern = "orders.*"\nlast_value_time = "5m"\nhistory_messages = 100\nhistory_time = "5m"\n`, { mode: 0o600 })
     cluster.tokens = {
       reader: cluster.token('rita', '--role', 'reader'),
+      brief: cluster.token('brief', '--role', 'reader'),
       shop: cluster.token('sam', '--role', 'operator', '--app', 'shop'),
     }
     try {
@@ -73,10 +79,10 @@ export class Cluster {
     return execFileSync(broadgate, ['token', 'new', name, ...more, '--file', file], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], cwd: this.work, env: { ...process.env, HOME: this.work } }).trim().split('\n')[0]
   }
 
-  startGateway({ name, internal, client, dashboard }) {
+  startGateway({ name, internal, client, dashboard, tls }) {
     this.spawn(name, ['gateway', '--config', path.join(this.work, 'gateway.toml'), '--name', name, '--register', `127.0.0.1:${this.register}`, '--internal-bind', `127.0.0.1:${internal}`,
       '--client-bind', `127.0.0.1:${client}`, '--raw-app', 'default', '--apps', path.join(this.work, 'apps.toml'),
-      ...(dashboard ? ['--dashboard-bind', `127.0.0.1:${dashboard}`] : [])])
+      ...(dashboard ? ['--dashboard-bind', `127.0.0.1:${dashboard}`] : []), ...(tls ? this.tlsFlags : [])])
   }
 
   spawn(name, args, stdout) {
@@ -87,8 +93,8 @@ export class Cluster {
   }
 
   /** `broadgate dashboard`; gives its link. */
-  async dashboard() {
-    const child = this.spawn('dashboard', ['dashboard', '--addr', `127.0.0.1:${this.gateways[0].internal}`, '--bind', `127.0.0.1:${this.own}`, '--json'], 'pipe')
+  async dashboard(name = 'dashboard', port = this.own, addr = this.gateways[0].internal, more = []) {
+    const child = this.spawn(name, ['dashboard', '--addr', `127.0.0.1:${addr}`, '--bind', `127.0.0.1:${port}`, '--json', ...more], 'pipe')
     let text = ''
     child.stdout.on('data', (chunk) => { text += chunk })
     return until('the dashboard prints its link', () => JSON.parse(text).url)
@@ -109,6 +115,20 @@ export class Cluster {
     })
     if (!answer.ok) throw new Error(`${call}: ${answer.status} ${await answer.text()}`)
     return answer.json()
+  }
+
+  /** A cluster of one gateway that has no app, no group and no worker; gives the port of its dashboard. */
+  async startEmpty() {
+    const [register, internal, client, dashboard] = this.spare
+    this.spawn('register-2', ['register', '--bind', `127.0.0.1:${register}`])
+    this.spawn('empty', ['gateway', '--name', 'empty', '--register', `127.0.0.1:${register}`, '--internal-bind', `127.0.0.1:${internal}`, '--client-bind', `127.0.0.1:${client}`, '--dashboard-bind', `127.0.0.1:${dashboard}`])
+    await until('the empty cluster is there', async () => (await this.call('Status', {}, { internal })).view?.members.some((member) => member.state === 'MEMBER_STATE_READY'), 30_000)
+    return dashboard
+  }
+
+  /** Takes a token out of the file that the gateways read. */
+  forget(name) {
+    execFileSync(broadgate, ['token', 'remove', name, '--file', path.join(this.work, 'tokens.toml')], { cwd: this.work, stdio: 'ignore', env: { ...process.env, HOME: this.work } })
   }
 
   /** A client of an app that is in a group, bound to a uid. */

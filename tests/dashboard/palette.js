@@ -43,7 +43,23 @@ function paeth(left, up, corner) {
   return a <= b && a <= c ? left : b <= c ? up : corner
 }
 
-/** The same picture with the 256 colours that it has most; the others become the nearest of them. */
+const parts = (colour) => [colour >> 16, colour >> 8 & 255, colour & 255]
+const distance = (one, other) => one.reduce((sum, part, n) => sum + (part - other[n]) ** 2, 0)
+
+/** The colours that a picture has most, and those of little signs, such as a state's dot, that are like none of these. */
+function paletteOf(counts) {
+  const all = [...counts].sort((a, b) => b[1] - a[1]).map(([colour, count]) => ({ own: parts(colour), count }))
+  const palette = all.slice(0, 224).map(({ own }) => own)
+  for (const one of all) one.least = Math.min(...palette.map((other) => distance(one.own, other)))
+  while (palette.length < Math.min(256, all.length)) {
+    const next = all.reduce((best, one) => (one.least * Math.sqrt(one.count) > best.least * Math.sqrt(best.count) ? one : best))
+    palette.push(next.own)
+    for (const one of all) one.least = Math.min(one.least, distance(one.own, next.own))
+  }
+  return palette
+}
+
+/** The same picture with 256 colours; the others become the nearest of them. */
 export function withPalette(file) {
   const { width, height, out } = pixels(file)
   const counts = new Map()
@@ -51,16 +67,14 @@ export function withPalette(file) {
     const colour = out.readUIntBE(at, 3)
     counts.set(colour, (counts.get(colour) ?? 0) + 1)
   }
-  const palette = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 256).map(([colour]) => colour)
-  const parts = (colour) => [colour >> 16, colour >> 8 & 255, colour & 255]
-  const known = palette.map(parts)
+  const known = paletteOf(counts)
   const places = new Map()
   for (const colour of counts.keys()) {
     const own = parts(colour)
     let [best, least] = [0, Infinity]
     known.forEach((other, place) => {
-      const distance = other.reduce((sum, part, n) => sum + (part - own[n]) ** 2, 0)
-      if (distance < least) [best, least] = [place, distance]
+      const far = distance(own, other)
+      if (far < least) [best, least] = [place, far]
     })
     places.set(colour, best)
   }

@@ -65,7 +65,7 @@ try {
   const one = clients[0]
   const pages = {
     overview: '#/overview', clients: '#/clients?app=shop', client: `#/client?app=shop&id=${one.id}`, groups: '#/groups?app=shop', group: '#/group?app=shop&group=orders.eu',
-    apps: '#/apps', app: '#/app?app=shop', workers: '#/workers', events: '#/events', doctor: '#/doctor', live: `#/client?app=shop&id=${one.id}`,
+    apps: '#/apps', app: '#/app?app=shop', workers: '#/workers', events: '#/events', doctor: '#/doctor', order: '#/group?app=shop&group=orders.eu', live: `#/client?app=shop&id=${one.id}`,
   }
   for (const [name, hash] of Object.entries(pages)) {
     await page.evaluate((to) => { location.hash = to }, hash)
@@ -79,6 +79,14 @@ try {
       await until('lines have come', async () => await page.locator('.line').count() > 12)
       await page.getByRole('heading', { name: 'Live' }).scrollIntoViewIfNeeded()
     }
+    if (name === 'order') {
+      await page.getByRole('button', { name: 'Send a test message…' }).click()
+      await page.getByRole('textbox', { name: 'Message' }).fill('Is everybody there?')
+      await page.getByRole('textbox', { name: 'Note' }).fill('#4711')
+      await page.getByRole('textbox', { name: 'to confirm' }).fill('send')
+      await page.getByRole('button', { name: 'Send', exact: true }).click()
+      await page.locator('.steps').waitFor()
+    }
     for (const colorScheme of ['light', 'dark']) {
       await page.emulateMedia({ colorScheme })
       for (const [form, size] of Object.entries(SIZES)) {
@@ -89,6 +97,7 @@ try {
         if (DEPLOYED[picture]) await page.screenshot({ path: path.join(folder, `${DEPLOYED[picture]}.png`), fullPage: true, clip: { x: 0, y: 0, width: size.width, height: Math.min(1400, await page.evaluate(() => document.documentElement.scrollHeight)) } })
       }
     }
+    if (name === 'order') await page.getByRole('button', { name: 'Close this' }).click()
     await page.setViewportSize(SIZES.wide)
     await page.emulateMedia({ colorScheme: 'light' })
   }

@@ -128,7 +128,7 @@ pub(crate) async fn serve(
             keep_alive_interval: KEEP_ALIVE_INTERVAL,
             keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
         }),
-        tls: internal.credentials.tls.clone(),
+        tls: internal.credentials.tls.clone().map(Into::into),
         refused: Arc::new(move |request| refused(&refusals, request)),
     };
     broadgate_port::serve(listener, router, check, settings, stop).await;

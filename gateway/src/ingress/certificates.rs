@@ -4,13 +4,11 @@ use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
 use broadgate_tls::{
-    FileReads, Pair, PairFiles, Reloading, load_pair, provider,
+    ByName, FileReads, PairFiles, Reloading, load_pair, provider,
     rustls::{
         ServerConfig,
         crypto::ring::Ticketer,
-        pki_types::ServerName,
-        server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
-        sign::CertifiedKey,
+        server::{NoServerSessionStorage, ProducesTickets},
         version::{TLS12, TLS13},
     },
 };
@@ -101,25 +99,4 @@ fn of_listener(
     config.send_tls13_tickets = TICKETS;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
-}
-
-/// The certificates of one listener. The first is for clients that ask for a name that none has, or for none.
-#[derive(Debug)]
-struct ByName(Vec<Pair>);
-
-impl ResolvesServerCert for ByName {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let default = self.0.first()?;
-        if self.0.len() == 1 {
-            return Some(Arc::clone(&default.key));
-        }
-        let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
-        let named: Vec<&Pair> =
-            self.0.iter().filter(|pair| name.as_ref().is_some_and(|name| pair.covers(name))).collect();
-        // A name may have a certificate for each kind of key.
-        let usable =
-            named.iter().find(|pair| pair.key.key.choose_scheme(hello.signature_schemes()).is_some());
-        let chosen = usable.or(named.first()).copied().unwrap_or(default);
-        Some(Arc::clone(&chosen.key))
-    }
 }

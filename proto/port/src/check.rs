@@ -140,7 +140,7 @@ impl Check {
     }
 
     /// The checks of a port that serves web pages to people, who log in there: it has to be called by an IP address,
-    /// localhost or one of these names, so that no other page's name leads here.
+    /// localhost or one of these names, which may begin with `*.`, so that no other page's name leads here.
     #[must_use]
     pub fn pages(hosts: Vec<String>) -> Self {
         Self {
@@ -236,7 +236,8 @@ impl Check {
 
     fn host_advice(&self) -> &'static str {
         if self.pages {
-            "use an IP address or localhost, or name the address of the pages in the configuration (dashboard.url)"
+            "use an IP address, localhost or a name of its certificate, or name the address of the pages in the \
+             configuration (dashboard.url)"
         } else {
             "use an IP address or localhost, or give every process a shared secret (BROADGATE_SECRET), with which \
              any name will do"
@@ -252,7 +253,17 @@ impl Check {
         [ip, authority].iter().any(|text| text.parse::<IpAddr>().is_ok())
             || host.eq_ignore_ascii_case("localhost")
             || self.local_names && !host.is_empty() && !host.contains(['.', '@'])
-            || self.hosts.iter().any(|own| host.eq_ignore_ascii_case(own))
+            || self.hosts.iter().any(|own| is_named(own, host))
+    }
+}
+
+/// Whether this is the name, or one label before the rest of a `*.` name.
+fn is_named(own: &str, host: &str) -> bool {
+    match own.strip_prefix("*.") {
+        Some(rest) => host
+            .split_once('.')
+            .is_some_and(|(label, after)| !label.is_empty() && after.eq_ignore_ascii_case(rest)),
+        None => host.eq_ignore_ascii_case(own),
     }
 }
 
@@ -469,6 +480,14 @@ mod tests {
         }
         for other in ["evil.example", "x.ops.example.com", "gateway-1", ""] {
             assert_eq!(get(&[("host", other)]), "host", "{other}");
+        }
+        let wild = Check::pages(vec!["*.example.com".to_owned()]);
+        let get = |host| reason(&wild, Version::HTTP_11, "/", &[("host", host)]);
+        assert_eq!((get("ops.example.com:7300"), get("OPS.Example.com")), ("in", "in"));
+        for other in
+            ["example.com", "a.ops.example.com", ".example.com", "ops.example.com.evil", "*.example.com.x"]
+        {
+            assert_eq!(get(other), "host", "{other}");
         }
         let refused = check
             .check(&mut Request::get("/").header("host", "evil.example").body(()).unwrap(), None)

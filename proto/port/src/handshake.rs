@@ -3,7 +3,10 @@
 
 use std::{io, sync::Arc};
 
-use broadgate_tls::{ClusterTls, Failed, Side, explain, tokio_rustls::server::TlsStream};
+use broadgate_tls::{
+    ClusterTls, Failed, PagesTls, Side, explain,
+    tokio_rustls::{TlsAcceptor, server::TlsStream},
+};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::{answers, io::linger, watch::ConnectionWatch};
@@ -30,13 +33,49 @@ pub const TLS_ONLY: &str = "this port speaks TLS only";
 const PLAIN_ANSWER: &str = "this port speaks TLS only: use HTTPS, with a certificate of the cluster's CA (curl \
                             --cacert CA --cert CERT --key KEY --connect-to ::HOST:PORT https://broadgate)";
 
+const PLAIN_TO_PAGES: &str =
+    "it speaks without TLS, and this port speaks TLS: write https:// in place of http://";
+const PLAIN_ANSWER_OF_PAGES: &str = "this port speaks TLS only: write https:// in place of http://";
+
+/// The TLS of a port.
+#[derive(Debug, Clone)]
+pub enum PortTls {
+    /// Between processes: both sides show certificates of the cluster's CA.
+    Cluster(ClusterTls),
+    /// For browsers, which show none.
+    Pages(PagesTls),
+}
+
+impl From<ClusterTls> for PortTls {
+    fn from(tls: ClusterTls) -> Self {
+        Self::Cluster(tls)
+    }
+}
+
+impl PortTls {
+    fn acceptor(&self) -> TlsAcceptor {
+        match self {
+            Self::Cluster(tls) => tls.acceptor(),
+            Self::Pages(tls) => tls.acceptor(),
+        }
+    }
+
+    /// What somebody without TLS is told, and what the log says of it.
+    const fn to_plain(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Cluster(_) => (PLAIN_ANSWER, PLAIN),
+            Self::Pages(_) => (PLAIN_ANSWER_OF_PAGES, PLAIN_TO_PAGES),
+        }
+    }
+}
+
 /// The handshake. `watch` sees its first byte; the caller bounds its time.
 ///
 /// # Errors
 /// Why it failed; nothing if the peer has only connected.
 pub(crate) async fn accept(
     stream: TcpStream,
-    tls: &ClusterTls,
+    tls: &PortTls,
     watch: &Arc<ConnectionWatch>,
 ) -> Result<TlsStream<TcpStream>, Option<Failed>> {
     let mut begin = [0; HTTP2.len()];
@@ -47,8 +86,9 @@ pub(crate) async fn accept(
     };
     watch.has_read();
     if begin[0] != RECORD {
-        answer_plainly(stream, &begin[..count]).await;
-        return Err(Some(Failed { reason: "tls_plain", sentence: PLAIN.to_owned() }));
+        let (answer, sentence) = tls.to_plain();
+        answer_plainly(stream, &begin[..count], answer).await;
+        return Err(Some(Failed { reason: "tls_plain", sentence: sentence.to_owned() }));
     }
     tls.acceptor().accept(stream).await.map_err(|error| Some(failed(&error)))
 }
@@ -69,10 +109,10 @@ fn failed(error: &io::Error) -> Failed {
 
 /// HTTP/1.1 is answered in HTTP/1.1; everything else by an alert, which our own processes and gRPC clients
 /// recognise.
-async fn answer_plainly(mut stream: TcpStream, begin: &[u8]) {
+async fn answer_plainly(mut stream: TcpStream, begin: &[u8], answer: &str) {
     let is_http1 = begin.iter().all(|byte| LETTERS.contains(byte) || *byte == b' ') && begin != HTTP2;
     let written = if is_http1 {
-        stream.write_all(answers::bad_request(PLAIN_ANSWER).as_bytes()).await
+        stream.write_all(answers::bad_request(answer).as_bytes()).await
     } else {
         stream.write_all(&ALERT).await
     };

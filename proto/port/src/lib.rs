@@ -30,7 +30,7 @@ pub use self::{
     book::Book,
     check::{Admit, Check, RefusedRequest, ShownCredential},
     dial::{connect, connect_lazy, secure},
-    handshake::TLS_ONLY,
+    handshake::{PortTls, TLS_ONLY},
     io::{Guarded, linger},
     look::{FoundListener, look},
     serve::{Http2, PortSettings, TurnedAway, serve},

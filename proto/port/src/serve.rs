@@ -11,7 +11,6 @@ use std::{
 
 use axum::{Router, body::Body};
 use broadgate_proto::limits::{HANDSHAKE_BYTES_MAX, TCP_KEEP_ALIVE};
-use broadgate_tls::ClusterTls;
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
@@ -30,7 +29,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     check::Check,
-    handshake,
+    handshake::{self, PortTls},
     io::Guarded,
     socket::tune,
     watch::{ConnectionPhase, ConnectionWatch, Times},
@@ -60,7 +59,7 @@ pub struct PortSettings {
     /// HTTP/1.1 only, if there are none.
     pub http2: Option<Http2>,
     /// Connections are plain, if there is none.
-    pub tls: Option<ClusterTls>,
+    pub tls: Option<PortTls>,
     /// Called for every refused request.
     pub refused: Arc<dyn Fn(&TurnedAway<'_>) + Send + Sync>,
 }
@@ -191,7 +190,7 @@ impl Server {
     async fn secured(
         self: Arc<Self>,
         stream: TcpStream,
-        tls: ClusterTls,
+        tls: PortTls,
         info: TcpConnectInfo,
         watch: Arc<ConnectionWatch>,
         place: ConnectionSlot,

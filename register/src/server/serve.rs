@@ -87,7 +87,7 @@ pub async fn run(
             keep_alive_interval: KEEPALIVE,
             keep_alive_timeout: KEEPALIVE_TIMEOUT,
         }),
-        tls,
+        tls: tls.map(Into::into),
         refused: Arc::new(refused),
     };
     let router = broadgate_port::or_nothing(Routes::new(server).prepare().into_axum_router(), PORT);

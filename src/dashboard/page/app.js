@@ -30,11 +30,17 @@ function Freshness() {
   useSecond()
   const old = live.headAt ? performance.now() - live.headAt : null
   const late = old != null && old > 6000
-  const tone = live.state !== 'open' ? 'bad' : live.paused ? 'warn' : late || live.headError ? 'bad' : 'good'
-  const word = live.state === 'lost' ? 'no connection' : live.state === 'connecting' ? 'connecting' : live.paused ? 'paused' : late ? 'no answer' : 'live'
+  const tone = live.paused || live.state === 'asleep' ? 'warn' : live.state !== 'open' ? 'bad' : late || live.headError ? 'bad' : 'good'
+  const word = live.state === 'lost' ? 'no connection' : live.paused || live.state === 'asleep' ? 'paused' : live.state === 'connecting' ? 'connecting' : late ? 'no answer' : 'live'
   return html`<span class="freshness"><span class=${`state ${tone}`}><span class="dot" aria-hidden="true"></span>${word}</span>
     <span class="soft" id="age">${old == null ? 'nothing yet' : `as of ${age(old)} ago`}</span></span>`
 }
+
+// Pages of one app.
+const OF_AN_APP = { clients: 'clients', client: 'clients', groups: 'groups', group: 'groups', app: 'app to show' }
+
+/** Where a page of an app stands if there is no app. */
+const NoApp = ({ name, what }) => html`<h1>${name}</h1><p>The gateways have no app, so there are no ${what}: see <a href="#/apps">Apps</a>. They read apps from [[apps]] in their configuration, and from an apps file.</p>`
 
 /** What everybody has to know on every page. */
 function Troubles() {
@@ -104,12 +110,13 @@ function Dashboard({ me, logout }) {
   const app = at.query.app ?? lastApp(apps) ?? me.app ?? (apps.includes('default') ? 'default' : apps[0]) ?? ''
   const query = { ...at.query, app }
   const waits = !apps.length && !('app' in at.query) && !me.app
+  const lacksApp = waits && live.head && OF_AN_APP[page]
   useEffect(() => {
     if ('app' in at.query) sessionStorage.setItem('app', at.query.app)
   }, [at.query.app])
   useEffect(() => {
     // Pages of an app wait for the list of apps.
-    live.show(waits && page !== 'overview' ? { page: 'overview' } : what(query))
+    live.show(waits && OF_AN_APP[page] ? { page: 'overview' } : what(query))
   })
   useEffect(() => {
     live.start()
@@ -126,7 +133,7 @@ function Dashboard({ me, logout }) {
     <main id="main" tabindex="-1">
       <${Troubles} />
       ${isOwn && live.bodyError && live.bodyError !== live.headError && html`<${Note} quiet=${body != null}>${live.bodyError}${body ? `. What is shown is ${age(performance.now() - live.takenAt)} old.` : ''}<//>`}
-      ${live.head ? html`<${view} key=${page} me=${me} head=${live.head} body=${body} query=${query} asked=${shown != null} />` : !live.headError && html`<p class="soft wait">Asking the cluster…</p>`}
+      ${lacksApp ? html`<${NoApp} name=${PAGES[PAGES[page].of ?? page].name} what=${lacksApp} />` : live.head ? html`<${view} key=${page} me=${me} head=${live.head} body=${body} query=${query} asked=${shown != null} />` : !live.headError && html`<p class="soft wait">Asking the cluster…</p>`}
     </main>
     <footer class="soft">${live.head?.asked && html`asked ${live.head.asked}${me.who ? ` as ${me.who}` : ''} · `}broadgate ${me.version} · times are UTC</footer>`
 }
@@ -146,7 +153,7 @@ function Root() {
   useEffect(() => live.watch(() => { if (live.state === 'out') look() }), [])
   if (error) return html`<main class="alone"><${Note}>${error}<//><button onClick=${look}>Try again</button></main>`
   if (!me) return null
-  if (!me.logged_in) return html`<${Login} how=${me.login} done=${look} />`
+  if (!me.logged_in) return html`<${Login} how=${me.login} why=${live.state === 'out' ? live.why : ''} done=${look} />`
   const logout = async () => {
     live.stop()
     await post('/logout', {}).catch(() => null)

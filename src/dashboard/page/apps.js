@@ -1,5 +1,5 @@
 // Apps: who uses the cluster, what was refused, and a test event.
-import { html, link } from '/base.js'
+import { html, link, useRef } from '/base.js'
 import { bytes, count, counted, rate, seesAll } from '/words.js'
 import { Facts, Meter, Note, Panel, State, Table, asking } from '/parts.js'
 import { Order, Orders } from '/orders.js'
@@ -31,9 +31,12 @@ const COLUMNS = [
 ]
 
 export function Apps({ body }) {
-  const rows = [...body?.apps ?? []].sort((a, b) => a.app.localeCompare(b.app, 'en', { numeric: true }))
-  const note = body && (body.measured_ms === 0 ? 'rates are being measured' : counted(rows.length, 'app'))
-  return html`<h1>Apps</h1><${Missing} coverage=${body?.coverage} /><${Table} caption="Apps" note=${note} columns=${COLUMNS} rows=${rows} keyOf=${(app) => app.app} empty=${body ? 'No app is configured.' : asking()} />`
+  const last = useRef(null)
+  if (body && !body.busy) last.current = body
+  const known = last.current
+  const rows = [...known?.apps ?? []].sort((a, b) => a.app.localeCompare(b.app, 'en', { numeric: true }))
+  const note = known && (known.measured_ms === 0 ? 'rates are being measured' : counted(rows.length, 'app'))
+  return html`<h1>Apps</h1>${body?.busy && html`<${Note} tone="warn" quiet>The gateways are busy: ${body.busy}. They are asked again every 10 s.<//>`}<${Missing} coverage=${body?.coverage} /><${Table} caption="Apps" note=${note} columns=${COLUMNS} rows=${rows} keyOf=${(app) => app.app} empty=${known ? 'No app is configured: [[apps]] in the configuration, or an apps file.' : body ? 'Not measured yet.' : asking()} />`
 }
 Apps.what = (_, me) => ({ page: 'apps', only: seesAll(me) ? [] : me.apps })
 
@@ -68,7 +71,7 @@ export function App({ head, body, query, me }) {
     ${body && html`<${Panel} title="Now">
       <${Facts} rows=${[
         ['clients', html`<a href=${link('clients', { app: app.id })}>${count(now?.clients ?? 0)}</a>`],
-        ['connections', now ? html`<${Limits} app=${now} />` : 'not known'],
+        ['connections', now ? html`<${Limits} app=${now} />` : body.busy ? `not measured yet: ${body.busy}` : 'not known'],
         ['messages', now && now.messages_out_per_s != null ? `${rate(now.messages_in_per_s)}/s in, ${rate(now.messages_out_per_s)}/s out, ${bytes(Math.round(now.bytes_out_per_s))}/s out` : 'not known yet'],
         ['refusals', html`<${Reasons} reasons=${body.reasons} />`],
         !head.limited && ['webhooks', hooks ? html`<b class="bad">${counted(hooks, 'gateway')} cannot post</b>` : 'none fails'],

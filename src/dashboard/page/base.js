@@ -1,9 +1,9 @@
 // What every file of the page needs: Preact and HTM, as they are published.
-import { h, render } from '/vendor/preact.js'
+import { Component, h, render } from '/vendor/preact.js'
 import htm from '/vendor/htm.js'
 import { visible } from '/words.js'
 
-export { render }
+export { Component, render }
 export { useEffect, useRef, useState } from '/vendor/hooks.js'
 
 // Every text that is drawn passes here; addresses and values of fields stay as they are.

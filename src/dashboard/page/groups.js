@@ -22,7 +22,7 @@ export function Groups({ head, body, query }) {
       <${Field} label="Names that begin with"><input name="prefix" autocomplete="off" spellcheck=${false} defaultValue=${query.prefix ?? ''} /><//><button>Show</button></form>
     <${Missing} coverage=${body?.coverage} />
     <${Table} caption="Groups" note=${body ? `${counted(body.names.length, 'row')} of app ${query.app || 'default'}` : ''} columns=${columns} rows=${body?.names ?? []} keyOf=${(one) => one.name}
-      empty=${body ? 'No such group has members.' : asking()}
+      empty=${body ? (query.prefix ? `No group whose name begins with "${query.prefix}" has members.` : 'No group of this app has members.') : asking()}
       more=${html`<${NextPage} to=${body?.next_cursor && link('groups', { ...query, cursor: body.next_cursor })} from=${query.cursor && link('groups', { ...query, cursor: '' })} />`} />`
 }
 Groups.what = (query) => ({ page: 'groups', app: query.app, prefix: query.prefix ?? '', cursor: query.cursor ?? '' })

@@ -3,6 +3,8 @@ import { rates } from '/rates.js'
 
 const AGAIN_MS = [250, 500, 1000, 2000, 4000]
 const LOGGED_OUT = 4401
+// Nobody has looked at the page for some minutes.
+const UNSEEN = 4402
 // Longer than the server tries for an answer.
 const SILENCE_MS = 30_000
 // The stream takes no more at once; no name is nearly as long.
@@ -12,7 +14,7 @@ const REFUSED = [1008, 1009]
 
 class Live {
   constructor() {
-    this.state = 'connecting' // open, lost, out
+    this.state = 'connecting' // open, lost, asleep, out
     this.why = ''
     this.number = 0
     this.what = null
@@ -29,6 +31,7 @@ class Live {
     document.addEventListener('visibilitychange', () => {
       this.heardAt = performance.now()
       this.hide()
+      this.wake()
     })
     setInterval(() => this.guard(), 5000)
   }
@@ -61,6 +64,13 @@ class Live {
     socket.onclose = ({ code, reason }) => this.closed(code, reason)
   }
 
+  /** Opens the stream that was closed because nobody looked. */
+  wake() {
+    if (this.state !== 'asleep' || document.hidden || this.paused) return
+    this.start()
+    this.changed()
+  }
+
   stop() {
     clearTimeout(this.timer)
     const socket = this.socket
@@ -72,6 +82,11 @@ class Live {
 
   async closed(code, reason) {
     this.socket = null
+    if (code === UNSEEN) {
+      this.state = 'asleep'
+      this.changed()
+      return this.wake()
+    }
     this.failures += 1
     this.state = code === LOGGED_OUT ? 'out' : 'lost'
     this.why = reason
@@ -137,6 +152,7 @@ class Live {
     this.paused = paused
     this.heardAt = performance.now()
     this.hide()
+    this.wake()
     this.changed()
   }
 

@@ -9,7 +9,8 @@ export function takeLink() {
   return key
 }
 
-export function Login({ how, done }) {
+/** `why` is why the last session has ended. */
+export function Login({ how, why, done }) {
   const [error, setError] = useState('')
   const [busy, setBusy] = useState(false)
   const enter = async (shown) => {
@@ -46,6 +47,6 @@ export function Login({ how, done }) {
       <button disabled=${busy}>Log in</button></form>`}
     ${how === 'link' && !busy && html`<p>Open the link that <code>broadgate dashboard</code> has printed. It works once: press Enter there for another one.</p>`}
     ${how === 'open' && error && html`<button onClick=${() => enter({})}>Try again</button>`}
-    ${error && html`<${Note}>${error}<//>`}
+    ${error ? html`<${Note}>${error}<//>` : why && html`<${Note} tone="warn">You were logged out: ${why}.<//>`}
   </main>`
 }

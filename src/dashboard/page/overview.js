@@ -1,5 +1,5 @@
 // The cluster at one glance.
-import { html, link } from '/base.js'
+import { html, link, useRef } from '/base.js'
 import { age, bytes, clock, count, counted, gateways, held, rate, seesAll, short, totals, troubles, workers } from '/words.js'
 import { rates } from '/rates.js'
 import { Chart, ClientLink, Meter, Spark, State, Table, Tile, asking } from '/parts.js'
@@ -24,7 +24,7 @@ function Figures({ status }) {
   const sums = totals(status)
   const now = rates.all.at(-1)
   return html`<div class="tiles">
-    <${Tile} label="Clients" value=${count(sums.clients)} note=${sums.clients_max ? `of ${count(sums.clients_max)} that fit` : ''} to="#/clients" />
+    <${Tile} label="Clients" value=${count(sums.clients)} note=${sums.clients_max ? `of ${count(sums.clients_max)} that fit` : ''} to="#/clients"><${Chart} values=${rates.all.map(of('clients'))} label="Clients" unit="" /><//>
     <${Tile} label="Messages in" value=${html`${rate(now?.in)}<small>/s</small>`}><${Chart} values=${rates.all.map(of('in'))} label="Messages in" /><//>
     <${Tile} label="Messages out" value=${html`${rate(now?.out)}<small>/s</small>`}><${Chart} values=${rates.all.map(of('out'))} label="Messages out" /><//>
     <div class="tile list"><div class="label">Clients that wait</div><dl>
@@ -96,6 +96,14 @@ export const CALLERS = [
 
 /** What is busiest of a kind: `part` is an answer of Observe.Top. */
 export function Busiest({ caption, note, part, rows, columns, keyOf, empty }) {
+  // What was measured last stays while the gateways are busy with the questions of others.
+  const last = useRef(null)
+  if (part && !part.busy) last.current = { part, rows }
+  if (part?.busy) {
+    const kept = last.current
+    return html`<${Table} caption=${caption} note="the gateways are busy, asked again every few seconds" columns=${columns} rows=${kept?.rows ?? []} keyOf=${keyOf}
+      empty=${kept ? empty : `Not measured yet: ${part.busy}.`} />`
+  }
   const measuring = part && !part.why && part.measured_ms === 0
   const without = part?.coverage?.missing ?? []
   return html`<${Table} caption=${caption} note=${measuring ? 'rates are being measured' : without.length ? `without ${without.join(', ')}` : note} columns=${columns} rows=${rows ?? []} keyOf=${keyOf}
@@ -115,13 +123,14 @@ export function Overview({ head, body, query }) {
     <${Health} status=${status} />
     <${Figures} status=${status} />
     <${Table} caption="Gateways" columns=${GATEWAYS.filter((one) => one.label !== 'Busy' || status.gateways.some((known) => known.counters))} rows=${gateways(status)} keyOf=${(one) => one.member.incarnation} />`}
-    <div class="two">
+    <div class="two" key=${query.app}><div>
       <${Busiest} caption="Loud groups" columns=${LOUD} part=${body?.groups} rows=${body?.groups.groups} keyOf=${(one) => `${one.app}/${one.group}`} empty="Nothing is sent to groups." />
-      <${Busiest} caption="Busy clients" columns=${BUSY} part=${body?.clients} rows=${body?.clients.clients} keyOf=${(one) => one.client_id} empty="No client sends or receives." />
       <${Busiest} caption="Callers" note="over the last 10 s" columns=${CALLERS} part=${body?.callers} rows=${body?.callers.callers} keyOf=${(one) => one.caller} empty="Nobody has given a command." />
+      </div><div>
+      <${Busiest} caption="Busy clients" columns=${BUSY} part=${body?.clients} rows=${body?.clients.clients} keyOf=${(one) => one.client_id} empty="No client sends or receives." />
       ${!head.limited && html`<${Table} caption="Workers" columns=${WORKERS} rows=${workers(status)} keyOf=${(one) => one.name} empty="No worker is attached." />`}
       <${Table} caption="Last ends" columns=${ENDS} rows=${body?.recent.ended ?? []} keyOf=${(end) => `${end.client_id}${end.ended_at_ms}`} empty=${body ? 'No connection has ended.' : asking()}
         more=${html`<p class="pages"><a href="#/events">All ends and refusals</a></p>`} />
-    </div>`
+    </div></div>`
 }
 Overview.what = (query, me) => ({ page: 'overview', app: seesAll(me) ? '' : query.app })

@@ -57,18 +57,18 @@ export function Spark({ values, label }) {
 }
 
 /** A line over the last minutes, with its top. */
-export function Chart({ values, label }) {
+export function Chart({ values, label, unit = '/s' }) {
   const most = roundUp(Math.max(...values.map((one) => one.value), 1))
   const minutes = spanOf(values) / 60_000
   const line = points(values, 300, 80, spanOf(values), most)
   const first = line.split(' ')[0]?.split(',')[0] ?? 300
   const now = values.at(-1)?.value
   return html`<figure class="chart">
-    <svg viewBox="0 0 300 80" preserveAspectRatio="none" role="img" aria-label=${`${label}: ${rate(now)} a second now, at most ${rate(Math.max(...values.map((one) => one.value), 0))} in the last ${minutes} min`}>
+    <svg viewBox="0 0 300 80" preserveAspectRatio="none" role="img" aria-label=${`${label}: ${rate(now)}${unit && ' a second'} now, at most ${rate(Math.max(...values.map((one) => one.value), 0))} in the last ${minutes} min`}>
       <line class="grid" x1="0" x2="300" y1="1" y2="1" vector-effect="non-scaling-stroke" /><line class="grid" x1="0" x2="300" y1="40" y2="40" vector-effect="non-scaling-stroke" /><line class="grid" x1="0" x2="300" y1="79" y2="79" vector-effect="non-scaling-stroke" />
       ${line && html`<polygon points=${`${first},79 ${line} 300,79`} /><polyline points=${line} vector-effect="non-scaling-stroke" />`}
     </svg>
-    <figcaption aria-hidden="true"><span class="top">${rate(most)}/s</span><span class="from">${minutes} min ago</span><span class="now">now</span></figcaption>
+    <figcaption aria-hidden="true"><span class="top">${rate(most)}${unit}</span><span class="from">${minutes} min ago</span><span class="now">now</span></figcaption>
   </figure>`
 }
 

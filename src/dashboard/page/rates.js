@@ -32,16 +32,18 @@ export class Rates {
     const before = this.last?.gateways ?? new Map()
     const now = new Map(status.gateways.map((one) => [one.incarnation, one]))
     const total = { in: 0, out: 0, drops: 0 }
+    let clients = 0
     for (const [incarnation, one] of now) {
       const rate = between(before.get(incarnation), one)
       for (const name of Object.keys(total)) total[name] += rate[name] ?? 0
+      clients += one.clients ?? 0
       const kept = this.of.get(incarnation) ?? []
       kept.push({ at, ...rate })
       if (kept.length > KEPT) kept.shift()
       this.of.set(incarnation, kept)
     }
     for (const incarnation of this.of.keys()) if (!now.has(incarnation)) this.of.delete(incarnation)
-    this.all.push({ at, ...total })
+    this.all.push({ at, clients, ...total })
     if (this.all.length > KEPT) this.all.shift()
     this.last = { at, gateways: now }
   }

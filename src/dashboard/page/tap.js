@@ -1,5 +1,5 @@
 // What is happening now: the lines of a tap.
-import { html, useEffect, useState } from '/base.js'
+import { Component, html, useEffect, useState } from '/base.js'
 import { live } from '/live.js'
 import { bytes, counted, short } from '/words.js'
 import { ClientLink, Field, Note } from '/parts.js'
@@ -40,6 +40,18 @@ export function linesOf(parts, next) {
   ])
 }
 
+/** A line, drawn once: of hundreds that stay, none is looked at again with the next batch. */
+class Line extends Component {
+  shouldComponentUpdate({ line }) {
+    return line !== this.props.line
+  }
+
+  render({ line, app }) {
+    return html`<div class=${`line ${line.kind}`}><span class="soft time">${line.at ? time(line.at) : ''}</span> <span class="soft">${line.gateway}</span>
+      ${line.id ? html` <${ClientLink} app=${app} id=${line.id}>${short(line.id)}<//>` : ''} <b>${line.kind}</b> <span class="wrap">${line.words}</span>${line.text ? html` <code class="wrap">${line.text}</code>` : ''}</div>`
+  }
+}
+
 /** `whom` as the stream takes it: {client}, {uid}, {group} or "whole_app". */
 export function Tap({ me, app, whom, kinds }) {
   const [on, setOn] = useState(false)
@@ -68,7 +80,6 @@ export function Tap({ me, app, whom, kinds }) {
     ${end && html`<${Note} tone="warn">${end}<//>`}
     ${(on || lines.length > 0) && html`<div class="tap" tabindex="0" role="log" aria-live="off" aria-label="What happens, the newest first">
       ${!shown.length && html`<p class="soft">Nothing yet.</p>`}
-      ${shown.map((line) => html`<div key=${line.key} class=${`line ${line.kind}`}><span class="soft time">${line.at ? time(line.at) : ''}</span> <span class="soft">${line.gateway}</span>
-        ${line.id ? html` <${ClientLink} app=${app} id=${line.id}>${short(line.id)}<//>` : ''} <b>${line.kind}</b> <span class="wrap">${line.words}</span>${line.text ? html` <code class="wrap">${line.text}</code>` : ''}</div>`)}</div>`}
+      ${shown.map((line) => html`<${Line} key=${line.key} line=${line} app=${app} />`)}</div>`}
   </section>`
 }
