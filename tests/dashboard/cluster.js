@@ -49,11 +49,12 @@ export class Cluster {
     execFileSync(broadgate, ['certs', 'listener', 'ops', '--host', 'localhost', '--host', '127.0.0.1', '--dir', path.join(work, 'certs')], { cwd: work, stdio: 'ignore' })
     cluster.tlsFlags = ['--dashboard-tls-cert', path.join(work, 'certs/ops.pem'), '--dashboard-tls-key', path.join(work, 'certs/ops.key')]
     const app = (id) => `[[apps]]\nid = "${id}"\nraw = true\nservice = ""\nconnections_max = 1000\n[[apps.keys]]\nkey = "${id}-key"\nsecret = "${id}-secret-of-the-dashboard"\n`
-    writeFileSync(path.join(work, 'apps.toml'), app('shop') + app('vault'), { mode: 0o600 })
+    writeFileSync(path.join(work, 'apps.toml'), app('shop') + app('vault') + app('spare'), { mode: 0o600 })
     writeFileSync(path.join(work, 'gateway.toml'), `[gateway]\ntokens_file = "${path.join(work, 'tokens.toml')}"\n[[gateway.groups]]\napp = "shop"\npattern = "orders.*"\nlast_value_time = "5m"\nhistory_messages = 100\nhistory_time = "5m"\n`, { mode: 0o600 })
     cluster.tokens = {
       reader: cluster.token('rita', '--role', 'reader'),
       brief: cluster.token('brief', '--role', 'reader'),
+      spare: cluster.token('sue', '--role', 'reader', '--app', 'spare'),
       shop: cluster.token('sam', '--role', 'operator', '--app', 'shop'),
     }
     try {

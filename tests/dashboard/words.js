@@ -6,7 +6,7 @@ import test from 'node:test'
 // They are served as modules under a path of their own, and need nothing.
 const load = (name) => import(`data:text/javascript,${encodeURIComponent(readFileSync(new URL(`../../src/dashboard/page/${name}`, import.meta.url), 'utf8'))}`)
 const words = await load('words.js')
-const { KEPT, Rates, between, points, roundUp, spanOf } = await load('rates.js')
+const { KEPT, Rates, between, points, roundUp, spanOf, spanWords } = await load('rates.js')
 
 test('figures are short', () => {
   assert.deepEqual([0, 9999, 10_000, 104_321, 1_300_000].map(words.count), ['0', '9,999', '10.0k', '104k', '1.30M'])
@@ -98,7 +98,8 @@ test('rates are differences, and never negative', () => {
 test('line ends at the right edge, and its top is round', () => {
   const line = points([{ at: 0, value: 0 }, { at: 150_000, value: 5 }, { at: 300_000, value: 10 }], 300, 80, 300_000, 10)
   assert.equal(line, '0.0,79.0 150.0,40.0 300.0,1.0')
-  assert.deepEqual([0, 59_000, 61_000, 9e9].map((at) => spanOf([{ at: 0 }, { at }])), [60_000, 60_000, 120_000, 300_000])
+  assert.deepEqual([0, 59_000, 80_000, 170_000, 9e9].map((at) => spanOf([{ at: 0 }, { at }])), [60_000, 60_000, 75_000, 150_000, 300_000], 'the line fills the chart')
+  assert.deepEqual([60_000, 75_000, 120_000, 150_000].map(spanWords), ['1 min', '75 s', '2 min', '2.5 min'])
   assert.equal(spanOf([]), 60_000)
   assert.deepEqual([0, 11, 104, 2300].map(roundUp), [10, 20, 200, 5000])
 })

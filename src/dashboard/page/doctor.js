@@ -9,8 +9,8 @@ export function Doctor({ body, asked }) {
   const rows = [...checks].sort((a, b) => rank[a.level] - rank[b.level])
   const sum = !body ? '' : body.failed ? `${counted(body.failed, 'check')} failed${body.warned ? `, ${body.warned} warn` : ''}` : body.warned ? `${counted(body.warned, 'check')} ${body.warned === 1 ? 'warns' : 'warn'}` : 'All is well'
   const columns = [
-    { label: 'State', fit: true, cell: (one) => html`<${State} word=${one.level} />` },
-    { label: 'Check', fit: true, cell: (one) => html`<b>${one.check}</b>` },
+    { label: 'State', fit: true, pair: true, cell: (one) => html`<${State} word=${one.level} />` },
+    { label: 'Check', fit: true, pair: true, cell: (one) => html`<b>${one.check}</b>` },
     { label: 'Found', cell: (one) => one.findings.length
       ? html`<ul class="findings">${one.findings.map((found) => html`<li key=${found.what}><span class="wrap">${found.what}</span>${found.do && html`<div class="soft">do: ${found.do}</div>`}</li>`)}</ul>`
       : html`<span class="soft">${one.well || 'nothing is wrong'}</span>` },

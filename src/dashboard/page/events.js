@@ -23,15 +23,15 @@ function Causes({ ended }) {
 }
 
 const OTHERS = [
-  { label: 'When', fit: true, cell: (one) => html`<span class="time">${clock(one.at_ms)}</span>` },
-  { label: 'Kind', fit: true, cell: (one) => one.kind },
+  { label: 'When', fit: true, pair: true, cell: (one) => html`<span class="time">${clock(one.at_ms)}</span>` },
+  { label: 'Kind', fit: true, pair: true, cell: (one) => one.kind },
   { label: 'What', cell: (one) => html`<span class="wrap">${one.text || one.what}</span>` },
   { label: 'Seen by', fit: true, cell: (one) => one.gateway },
 ]
 
 const MEMBERS = [
-  { label: 'Since', fit: true, cell: (one) => html`<span class="time">${clock(one.since_ms)}</span>` },
-  { label: 'Member', cell: (one) => html`<b>${one.name}</b>` },
+  { label: 'Since', fit: true, pair: true, cell: (one) => html`<span class="time">${clock(one.since_ms)}</span>` },
+  { label: 'Member', pair: true, cell: (one) => html`<b>${one.name}</b>` },
   { label: 'What', cell: (one) => `${one.role} joined, now ${one.state}` },
 ]
 

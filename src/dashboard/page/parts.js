@@ -2,10 +2,10 @@
 import { html, useEffect, useState } from '/base.js'
 import { live } from '/live.js'
 import { count, rate } from '/words.js'
-import { points, roundUp, spanOf } from '/rates.js'
+import { points, roundUp, spanOf, spanWords } from '/rates.js'
 
-/** Figures stand at the right; what is short takes no more room than it needs. */
-const kind = (column) => (column.num ? 'num' : column.fit ? 'fit' : '')
+/** Figures stand at the right; what is short takes no more room than it needs, and on a card may stand beside another. */
+const kind = (column) => `${column.num ? 'num' : column.fit ? 'fit' : ''}${column.pair ? ' pair' : ''}`
 
 /** A table that people, keyboards and screen readers can walk; at 360 px its rows are cards. */
 export function Table({ caption, note, columns, rows, keyOf, empty = 'None.', more }) {
@@ -59,16 +59,16 @@ export function Spark({ values, label }) {
 /** A line over the last minutes, with its top. */
 export function Chart({ values, label, unit = '/s' }) {
   const most = roundUp(Math.max(...values.map((one) => one.value), 1))
-  const minutes = spanOf(values) / 60_000
+  const span = spanWords(spanOf(values))
   const line = points(values, 300, 80, spanOf(values), most)
   const first = line.split(' ')[0]?.split(',')[0] ?? 300
   const now = values.at(-1)?.value
   return html`<figure class="chart">
-    <svg viewBox="0 0 300 80" preserveAspectRatio="none" role="img" aria-label=${`${label}: ${rate(now)}${unit && ' a second'} now, at most ${rate(Math.max(...values.map((one) => one.value), 0))} in the last ${minutes} min`}>
+    <svg viewBox="0 0 300 80" preserveAspectRatio="none" role="img" aria-label=${`${label}: ${rate(now)}${unit && ' a second'} now, at most ${rate(Math.max(...values.map((one) => one.value), 0))} in the last ${span}`}>
       <line class="grid" x1="0" x2="300" y1="1" y2="1" vector-effect="non-scaling-stroke" /><line class="grid" x1="0" x2="300" y1="40" y2="40" vector-effect="non-scaling-stroke" /><line class="grid" x1="0" x2="300" y1="79" y2="79" vector-effect="non-scaling-stroke" />
       ${line && html`<polygon points=${`${first},79 ${line} 300,79`} /><polyline points=${line} vector-effect="non-scaling-stroke" />`}
     </svg>
-    <figcaption aria-hidden="true"><span class="top">${rate(most)}${unit}</span><span class="from">${minutes} min ago</span><span class="now">now</span></figcaption>
+    <figcaption aria-hidden="true"><span class="top">${rate(most)}${unit}</span><span class="from">${span} ago</span><span class="now">now</span></figcaption>
   </figure>`
 }
 

@@ -69,11 +69,15 @@ export function points(values, width, height, span_ms, most) {
     .join(' ')
 }
 
-/** The time that a chart covers: what is known, from one minute to five. */
+/** The time that a chart covers, in round steps: as much as is known, from one minute to five. */
 export function spanOf(values) {
   const known = values.length ? values.at(-1).at - values[0].at : 0
-  return Math.min(5, Math.max(1, Math.ceil(known / 60_000))) * 60_000
+  const step = known < 120_000 ? 15_000 : 30_000
+  return Math.min(300_000, Math.max(60_000, Math.floor(known / step) * step))
 }
+
+/** "75 s", "2.5 min". */
+export const spanWords = (span_ms) => (span_ms % 60_000 && span_ms < 120_000 ? `${span_ms / 1000} s` : `${span_ms / 60_000} min`)
 
 /** The next round number: the top of a chart. */
 export function roundUp(value) {

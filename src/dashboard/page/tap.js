@@ -1,5 +1,5 @@
 // What is happening now: the lines of a tap.
-import { Component, html, useEffect, useState } from '/base.js'
+import { Component, html, useEffect, useRef, useState } from '/base.js'
 import { live } from '/live.js'
 import { bytes, counted, short } from '/words.js'
 import { ClientLink, Field, Note } from '/parts.js'
@@ -59,11 +59,20 @@ export function Tap({ me, app, whom, kinds }) {
   const [only, setOnly] = useState('')
   const [lines, setLines] = useState([])
   const [end, setEnd] = useState('')
+  // What is on its way when it is stopped is not shown any more.
+  const wanted = useRef(false)
+  const turn = () => {
+    wanted.current = !on
+    if (!on) setLines([])
+    setOn(!on)
+  }
   useEffect(() => {
+    wanted.current = on
     if (!on) return
     let number = 0
     setEnd('')
     return live.tap({ app, whom, payload }, (batch) => {
+      if (!wanted.current) return
       const fresh = linesOf(batch.parts, () => { number += 1; return number })
       if (fresh.length) setLines((old) => [...fresh.reverse(), ...old].slice(0, LINES_MAX))
       if (batch.end) {
@@ -74,7 +83,7 @@ export function Tap({ me, app, whom, kinds }) {
   }, [on, payload, app, JSON.stringify(whom)])
   const shown = lines.filter((line) => !only || line.kind === only || line.kind === 'missed')
   return html`<section class="panel"><h2>Live</h2>
-    <div class="row tapping"><button type="button" aria-pressed=${on} onClick=${() => { if (!on) setLines([]); setOn(!on) }}>${on ? 'Stop' : 'Watch'}</button>
+    <div class="row tapping"><button type="button" aria-pressed=${on} onClick=${turn}>${on ? 'Stop' : 'Watch'}</button>
       <${Field} label="Show"><select value=${only} onChange=${(event) => setOnly(event.target.value)}><option value="">everything</option>${(kinds ?? KINDS).map((kind) => html`<option value=${kind}>${kind}</option>`)}</select><//>
       ${me.sees_payloads ? html`<label class="check"><input type="checkbox" checked=${payload} onChange=${(event) => setPayload(event.target.checked)} /> what messages say</label>` : html`<span class="check">what messages say is not shown to you</span>`}</div>
     ${end && html`<${Note} tone="warn">${end}<//>`}
