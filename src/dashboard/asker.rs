@@ -52,17 +52,17 @@ pub(super) struct Asker {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum NoAnswer {
+pub(super) enum UnansweredQuestion {
     /// No gateway could answer now, and one at least has said so itself: the same question may be asked again.
     Busy(String),
     Failed(Failure),
 }
 
-impl From<NoAnswer> for Failure {
-    fn from(none: NoAnswer) -> Self {
+impl From<UnansweredQuestion> for Failure {
+    fn from(none: UnansweredQuestion) -> Self {
         match none {
-            NoAnswer::Busy(sentence) => Self::Failed(sentence),
-            NoAnswer::Failed(failure) => failure,
+            UnansweredQuestion::Busy(sentence) => Self::Failed(sentence),
+            UnansweredQuestion::Failed(failure) => failure,
         }
     }
 }
@@ -125,7 +125,7 @@ impl Asker {
     pub(super) async fn ask_unless_busy<T, F>(
         &self,
         call: impl Fn(GatewayCalls) -> F,
-    ) -> Result<GatewayAnswer<T>, NoAnswer>
+    ) -> Result<GatewayAnswer<T>, UnansweredQuestion>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -136,7 +136,7 @@ impl Asker {
         &self,
         credentials: &Credentials,
         call: impl Fn(GatewayCalls) -> F,
-    ) -> Result<GatewayAnswer<T>, NoAnswer>
+    ) -> Result<GatewayAnswer<T>, UnansweredQuestion>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -144,7 +144,7 @@ impl Asker {
             self.state().known.iter().take(DASHBOARD_GATEWAYS_TRIED_MAX).cloned().collect();
         let (mut silent, mut busy) = (Vec::new(), None);
         for address in tried {
-            let calls = self.calls(&address, credentials).map_err(NoAnswer::Failed)?;
+            let calls = self.calls(&address, credentials).map_err(UnansweredQuestion::Failed)?;
             match tokio::time::timeout(DASHBOARD_ANSWER_TIME_MAX, call(calls)).await {
                 Ok(Ok(reply)) => {
                     self.prefer(&address);
@@ -162,7 +162,7 @@ impl Asker {
                     if status.code() == Code::Unauthenticated {
                         self.is_refused.store(true, Ordering::Relaxed);
                     }
-                    return Err(NoAnswer::Failed(refused(&address, &status)));
+                    return Err(UnansweredQuestion::Failed(refused(&address, &status)));
                 }
                 Err(_) => silent.push(format!(
                     "{address} has not answered within {} s",
@@ -173,8 +173,13 @@ impl Asker {
             self.put_last(&address);
         }
         Err(busy.map_or_else(
-            || NoAnswer::Failed(Failure::Unreachable(format!("no gateway answers: {}", silent.join("; ")))),
-            NoAnswer::Busy,
+            || {
+                UnansweredQuestion::Failed(Failure::Unreachable(format!(
+                    "no gateway answers: {}",
+                    silent.join("; ")
+                )))
+            },
+            UnansweredQuestion::Busy,
         ))
     }
 
@@ -277,7 +282,10 @@ mod tests {
         let asker = Asker::new(vec!["a:1".into(), "b:1".into()], Credentials::default());
         let busy = || async { Err::<Response<()>, _>(Status::unavailable("8 are measured already")) };
         let none = asker.ask_unless_busy(|_| busy()).await.err();
-        assert!(matches!(&none, Some(NoAnswer::Busy(said)) if said == "8 are measured already"), "{none:?}");
+        assert!(
+            matches!(&none, Some(UnansweredQuestion::Busy(said)) if said == "8 are measured already"),
+            "{none:?}"
+        );
         assert_eq!(asker.state().known, ["a:1", "b:1"], "each keeps its place and its connection");
         assert_eq!(asker.state().channels.len(), 2);
         let asked = std::cell::Cell::new(0);
@@ -299,7 +307,7 @@ mod tests {
             calls.gateway.status(broadgate_proto::v1::StatusRequest::default()).await
         };
         let none = asker.ask_unless_busy(ask).await.err();
-        assert!(matches!(&none, Some(NoAnswer::Failed(Failure::Unreachable(_)))), "{none:?}");
+        assert!(matches!(&none, Some(UnansweredQuestion::Failed(Failure::Unreachable(_)))), "{none:?}");
     }
 
     #[test]

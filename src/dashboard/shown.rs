@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    dashboard::asker::{Asker, GatewayAnswer, NoAnswer},
+    dashboard::asker::{Asker, GatewayAnswer, UnansweredQuestion},
     failure::Failure,
     operate::{self, ChosenCluster},
     output,
@@ -170,8 +170,8 @@ async fn top(asker: &Asker, by: TopBy, app: &str, limit: u32) -> Result<Value, F
     };
     match asker.ask_unless_busy(ask).await {
         Ok(answered) => output::json("TopReply", &answered.reply),
-        Err(NoAnswer::Busy(why)) => Ok(json!({ "busy": why, "apps": [] })),
-        Err(NoAnswer::Failed(failure)) => Err(failure),
+        Err(UnansweredQuestion::Busy(why)) => Ok(json!({ "busy": why, "apps": [] })),
+        Err(UnansweredQuestion::Failed(failure)) => Err(failure),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     by_name::ByName,
-    pair::{PairFiles, load_pair},
+    pair::{Pair, PairFiles, load_pair},
     provider::provider,
     reload::Reloading,
 };
@@ -46,7 +46,7 @@ impl PagesTls {
                 let checked = pair.and_then(|pair| pair.check_time(SystemTime::now()).map(|()| pair));
                 usable.push(checked.context(setting)?);
             }
-            let names = usable.iter().flat_map(crate::Pair::names).collect();
+            let names = usable.iter().flat_map(Pair::names).collect();
             let mut server = ServerConfig::builder_with_provider(provider())
                 .with_protocol_versions(&[&TLS13, &TLS12])?
                 .with_no_client_auth()
