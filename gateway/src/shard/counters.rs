@@ -120,19 +120,21 @@ pub(crate) struct ShardCounts {
 
 impl ShardCounts {
     pub(crate) fn add(&mut self, other: &Self) {
-        self.messages_in += other.messages_in;
-        self.messages_out += other.messages_out;
-        self.bytes_in += other.bytes_in;
-        self.bytes_out += other.bytes_out;
-        self.opened += other.opened;
-        self.events += other.events;
-        self.redelivered += other.redelivered;
-        self.writes += other.writes;
-        for (all, count) in self.drops.iter_mut().zip(other.drops) {
-            *all += count;
-        }
-        for (all, count) in self.closes.iter_mut().zip(other.closes) {
-            *all += count;
+        *self = self.plus(other);
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        Self {
+            messages_in: self.messages_in + other.messages_in,
+            messages_out: self.messages_out + other.messages_out,
+            bytes_in: self.bytes_in + other.bytes_in,
+            bytes_out: self.bytes_out + other.bytes_out,
+            opened: self.opened + other.opened,
+            events: self.events + other.events,
+            redelivered: self.redelivered + other.redelivered,
+            writes: self.writes + other.writes,
+            drops: std::array::from_fn(|reason| self.drops[reason] + other.drops[reason]),
+            closes: std::array::from_fn(|cause| self.closes[cause] + other.closes[cause]),
         }
     }
 
@@ -242,9 +244,7 @@ impl ShardCounters {
 
     /// Since the start.
     pub(crate) fn totals(&self) -> ShardCounts {
-        let mut all = self.published.clone();
-        all.add(&self.now);
-        all
+        self.published.plus(&self.now)
     }
 
     /// A worker has answered an event after so long. Sampled.

@@ -4,31 +4,29 @@
 //! topic's list and the list's owner knows the client, so joining and leaving cost the same in a
 //! group of ten and of ten thousand.
 
+mod audience;
+mod changes;
+mod entries;
+mod marks;
+mod names;
+mod seats;
 mod traffic;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    ops::Bound,
     rc::Rc,
-    sync::Arc,
 };
 
 use broadgate_pusher::channel::is_own;
-use broadgate_topics::{MembershipCount, PresenceCount, Topic as TopicKey};
 
-use crate::{
-    command::{ClientFilter, PresenceSeat},
-    recorder::LoudestGroup,
-    shard::{
-        group_traffic::GroupTraffic,
-        presence::{Presence, UserPresence},
-        recent_bytes::{RecentBytes, SentNow},
-        slots::Slot,
+use crate::shard::{
+    directory::{
+        entries::{AppEntry, AppId, ClientEntry, EntryKind, MemberSlot, TopicChange, TopicEntry, len_u32},
+        marks::Marks,
     },
+    group_traffic::GroupMeter,
+    slots::Slot,
 };
-
-type TopicId = u32;
-type AppId = u32;
 
 /// A shard's memberships. Sets are keyed by names that clients and callers choose, so they keep
 /// std's collision-proof hasher.
@@ -43,64 +41,6 @@ pub(crate) struct Directory {
     marks: Marks,
     /// Topics whose members have changed since the homes were last told.
     changes: Vec<TopicChange>,
-}
-
-/// A topic, and a presence member of it, for whom something has changed.
-struct TopicChange {
-    app: AppId,
-    kind: EntryKind,
-    name: Rc<str>,
-    user: Option<Arc<str>>,
-}
-
-struct AppEntry {
-    name: Rc<str>,
-    all: Vec<Slot>,
-    groups: HashMap<Rc<str>, TopicId>,
-    uids: HashMap<Rc<str>, TopicId>,
-    /// The same in order, so that a page of a list costs what is on it.
-    group_names: BTreeSet<Rc<str>>,
-    uid_names: BTreeSet<Rc<str>>,
-}
-
-/// A group or a uid with at least one member.
-struct TopicEntry {
-    name: Rc<str>,
-    kind: EntryKind,
-    members: Vec<Slot>,
-    presence: Option<Box<Presence>>,
-    recent: RecentBytes,
-    traffic: GroupTraffic,
-}
-
-/// Where one client stands.
-struct ClientEntry {
-    app: AppId,
-    in_all: u32,
-    uid: Option<MemberSlot>,
-    groups: Vec<MemberSlot>,
-    /// How many of the groups are the server's own, which no limit of a client's counts.
-    own: u32,
-}
-
-impl ClientEntry {
-    /// Groups that count among those a client may be in.
-    fn limited(&self) -> usize {
-        self.groups.len() - self.own as usize
-    }
-}
-
-#[derive(Clone, Copy)]
-struct MemberSlot {
-    topic: TopicId,
-    at: u32,
-}
-
-/// Marks clients that were already met while one audience is evaluated.
-#[derive(Default)]
-struct Marks {
-    of: Vec<u32>,
-    now: u32,
 }
 
 impl Directory {
@@ -187,26 +127,6 @@ impl Directory {
         true
     }
 
-    /// A client in a group stands for a presence member of it, in place of whom it stood for. With a
-    /// limit, the group's home decides whether the member is present.
-    pub(crate) fn sit(&mut self, slot: Slot, group: &str, seat: &PresenceSeat, max: Option<u32>) {
-        let Some(app) = self.app_of(slot).filter(|_| self.is_member(slot, group)) else { return };
-        let Some(&topic) = self.apps[app as usize].groups.get(group) else { return };
-        let topic = &mut self.topics[topic as usize];
-        let name = Rc::clone(&topic.name);
-        let changed = topic.presence.get_or_insert_default().sit(slot, seat, max);
-        for user in changed {
-            self.note(app, EntryKind::Group, &name, Some(user));
-        }
-    }
-
-    /// Whom a client in a group stands for.
-    pub(crate) fn seat(&self, slot: Slot, group: &str) -> Option<PresenceSeat> {
-        let app = self.app_of(slot)?;
-        let &topic = self.apps[app as usize].groups.get(group)?;
-        self.topics[topic as usize].presence.as_ref()?.seat(slot)
-    }
-
     /// Takes a client out of a group.
     pub(crate) fn part(&mut self, slot: Slot, group: &str) -> bool {
         let Some(app) = self.app_of(slot) else { return false };
@@ -274,39 +194,9 @@ impl Directory {
         self.members(app, EntryKind::Group, group)
     }
 
-    /// The uids of an app in order, from behind this one, with how many clients each has.
-    pub(crate) fn uids_after<'a>(
-        &'a self,
-        app: &'a str,
-        after: &'a str,
-    ) -> impl Iterator<Item = (&'a str, u64)> {
-        self.names(app, EntryKind::Uid, Bound::Excluded(after))
-    }
-
-    /// The groups of an app that begin with this, in order, from behind that one, with how many clients each
-    /// has.
-    pub(crate) fn groups_after<'a>(
-        &'a self,
-        app: &'a str,
-        prefix: &'a str,
-        after: &'a str,
-    ) -> impl Iterator<Item = (&'a str, u64)> {
-        let from = if prefix > after { Bound::Included(prefix) } else { Bound::Excluded(after) };
-        self.names(app, EntryKind::Group, from).take_while(move |(name, _)| name.starts_with(prefix))
-    }
-
     /// Clients of all apps: a count, since it is asked for all the time, and apps may be many.
     pub(crate) fn clients(&self) -> usize {
         self.clients
-    }
-
-    /// The group of a client to which most was sent lately; none if nothing was.
-    pub(crate) fn loudest(&self, slot: Slot, second: u32) -> Option<LoudestGroup> {
-        let places = self.places.get(slot as usize)?.as_ref()?;
-        let topics = places.groups.iter().map(|place| &self.topics[place.topic as usize]);
-        let loud = topics.map(|topic| (topic.recent.lately(second), &topic.name));
-        let ((bytes, seconds), name) = loud.max_by_key(|((bytes, _), _)| *bytes)?;
-        (bytes > 0).then(|| LoudestGroup { name: Rc::clone(name), bytes, seconds })
     }
 
     /// How many groups and uids there are in all apps.
@@ -315,118 +205,6 @@ impl Directory {
         self.apps
             .iter()
             .fold((0, 0), |(groups, uids), app| (groups + app.groups.len(), uids + app.uids.len()))
-    }
-
-    /// Whom an audience reaches here, each once. `clients` are its listed clients that live here; `sent` is
-    /// what they are sent.
-    pub(crate) fn select(
-        &mut self,
-        audience: &ClientFilter,
-        (clients, except): (&[Slot], &[Slot]),
-        sent: SentNow,
-        out: &mut Vec<Slot>,
-    ) {
-        out.clear();
-        let app = &*audience.app;
-        if audience.is_one_topic() && clients.is_empty() && except.is_empty() {
-            if audience.all {
-                out.extend_from_slice(self.all_of(app));
-            }
-            for uid in &audience.uids {
-                out.extend_from_slice(self.uid_members(app, uid));
-            }
-            for group in &audience.groups {
-                out.extend_from_slice(self.sent_to_group(app, group, sent));
-            }
-            return;
-        }
-        let mut marks = std::mem::take(&mut self.marks);
-        marks.start(self.places.len());
-        for &slot in except {
-            marks.first(slot);
-        }
-        for uid in &audience.except_uids {
-            marks.all(self.uid_members(app, uid));
-        }
-        for group in &audience.except_groups {
-            marks.all(self.group_members(app, group));
-        }
-        out.extend(clients.iter().copied().filter(|&slot| marks.first(slot)));
-        for uid in &audience.uids {
-            out.extend(self.uid_members(app, uid).iter().copied().filter(|&slot| marks.first(slot)));
-        }
-        for group in &audience.groups {
-            out.extend(
-                self.sent_to_group(app, group, sent).iter().copied().filter(|&slot| marks.first(slot)),
-            );
-        }
-        if audience.all {
-            out.extend(self.all_of(app).iter().copied().filter(|&slot| marks.first(slot)));
-        }
-        self.marks = marks;
-    }
-
-    /// The members of a group that is sent to.
-    fn sent_to_group(&mut self, app: &str, group: &str, sent: SentNow) -> &[Slot] {
-        let Some(&app) = self.app_ids.get(app) else { return &[] };
-        let Some(&topic) = self.apps[app as usize].groups.get(group) else { return &[] };
-        let topic = &mut self.topics[topic as usize];
-        topic.recent.add(sent);
-        topic.traffic.add(sent, topic.members.len());
-        &topic.members
-    }
-
-    fn note(&mut self, app: AppId, kind: EntryKind, name: &Rc<str>, user: Option<Arc<str>>) {
-        self.changes.push(TopicChange { app, kind, name: Rc::clone(name), user });
-    }
-
-    /// The uids whose clients have changed since the homes were last told.
-    pub(crate) fn changed_uids(&self) -> impl Iterator<Item = TopicKey> {
-        let uids = self.changes.iter().filter(|change| change.kind == EntryKind::Uid);
-        uids.map(|change| TopicKey::uid(&self.apps[change.app as usize].name, &change.name))
-    }
-
-    /// Rises with every client that comes into a topic or leaves it, until the changes are taken.
-    pub(crate) fn changes(&self) -> usize {
-        self.changes.len()
-    }
-
-    pub(crate) fn has_changes(&self) -> bool {
-        !self.changes.is_empty()
-    }
-
-    /// How the topics that have changed stand now, each once.
-    pub(crate) fn take_changes(&mut self, shard: u8) -> Vec<MembershipCount> {
-        let mut users: HashMap<(AppId, bool, Rc<str>), Vec<Arc<str>>> = HashMap::new();
-        for TopicChange { app, kind, name, user } in self.changes.drain(..) {
-            let named = users.entry((app, kind == EntryKind::Uid, name)).or_default();
-            named.extend(user);
-        }
-        // A burst is given back.
-        self.changes.shrink_to(64);
-        let pending_counts = users.into_iter().map(|((app, is_uid, name), mut users)| {
-            users.sort_unstable();
-            users.dedup();
-            let kind = if is_uid { EntryKind::Uid } else { EntryKind::Group };
-            let app = &self.apps[app as usize];
-            let topic = kind.index(app).get(&name).map(|&topic| &self.topics[topic as usize]);
-            let presence = topic.and_then(|topic| topic.presence.as_ref());
-            let members = users
-                .into_iter()
-                .map(|user| {
-                    let UserPresence { info, clients, max } =
-                        presence.map_or_else(UserPresence::default, |all| all.of(&user));
-                    PresenceCount { user, info, clients, max }
-                })
-                .collect();
-            let clients = topic.map_or(0, |topic| len_u32(&topic.members));
-            let topic = match kind {
-                EntryKind::Uid => TopicKey::uid(&app.name, &name),
-                EntryKind::Group => TopicKey::group(&app.name, &name),
-            };
-            MembershipCount { topic, shard, clients, members }
-        });
-        pending_counts.collect()
     }
 
     pub(crate) fn is_member(&self, slot: Slot, group: &str) -> bool {
@@ -467,22 +245,6 @@ impl Directory {
             .map_or(&[], |&topic| &self.topics[topic as usize].members)
     }
 
-    fn names<'a>(
-        &'a self,
-        app: &'a str,
-        kind: EntryKind,
-        from: Bound<&'a str>,
-    ) -> impl Iterator<Item = (&'a str, u64)> {
-        self.app_ids.get(app).into_iter().flat_map(move |&id| {
-            let app = &self.apps[id as usize];
-            let names = kind.names(app).range::<str, _>((from, Bound::Unbounded));
-            names.filter_map(move |name| {
-                let &topic = kind.index(app).get(name)?;
-                Some((&**name, self.topics[topic as usize].members.len() as u64))
-            })
-        })
-    }
-
     fn link(&mut self, app: AppId, slot: Slot, kind: EntryKind, name: &str) -> MemberSlot {
         let index = kind.index_mut(&mut self.apps[app as usize]);
         let topic = if let Some(&topic) = index.get(name) {
@@ -494,16 +256,16 @@ impl Directory {
                 kind,
                 members: Vec::new(),
                 presence: None,
-                recent: RecentBytes::default(),
-                traffic: GroupTraffic::default(),
+                sent: GroupMeter::default(),
             };
             let topic = u32::try_from(self.topics.insert(topic)).unwrap_or(u32::MAX);
             index.insert(Rc::clone(&name), topic);
             kind.names_mut(&mut self.apps[app as usize]).insert(name);
             topic
         };
-        let TopicEntry { name, members, .. } = &mut self.topics[topic as usize];
+        let TopicEntry { name, members, sent, .. } = &mut self.topics[topic as usize];
         let (name, at) = (Rc::clone(name), len_u32(members));
+        sent.settle(members.len());
         members.push(slot);
         self.note(app, kind, &name, None);
         MemberSlot { topic, at }
@@ -512,6 +274,7 @@ impl Directory {
     /// Removes a member; the last one of the list takes its place, and a topic without members goes.
     fn unlink(&mut self, app: AppId, place: MemberSlot, kind: EntryKind) {
         let topic = &mut self.topics[place.topic as usize];
+        topic.sent.settle(topic.members.len());
         let slot = topic.members.swap_remove(place.at as usize);
         let name = Rc::clone(&topic.name);
         let left = topic.presence.as_mut().and_then(|presence| presence.leave(slot));
@@ -530,72 +293,6 @@ impl Directory {
         }
         self.note(app, kind, &name, left);
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum EntryKind {
-    Uid,
-    Group,
-}
-
-impl EntryKind {
-    fn index(self, app: &AppEntry) -> &HashMap<Rc<str>, TopicId> {
-        match self {
-            Self::Uid => &app.uids,
-            Self::Group => &app.groups,
-        }
-    }
-
-    fn names(self, app: &AppEntry) -> &BTreeSet<Rc<str>> {
-        match self {
-            Self::Uid => &app.uid_names,
-            Self::Group => &app.group_names,
-        }
-    }
-
-    fn names_mut(self, app: &mut AppEntry) -> &mut BTreeSet<Rc<str>> {
-        match self {
-            Self::Uid => &mut app.uid_names,
-            Self::Group => &mut app.group_names,
-        }
-    }
-
-    fn index_mut(self, app: &mut AppEntry) -> &mut HashMap<Rc<str>, TopicId> {
-        match self {
-            Self::Uid => &mut app.uids,
-            Self::Group => &mut app.groups,
-        }
-    }
-}
-
-impl Marks {
-    fn start(&mut self, slots: usize) {
-        if self.of.len() < slots {
-            self.of.resize(slots, 0);
-        }
-        self.now = self.now.wrapping_add(1);
-        if self.now == 0 {
-            self.of.fill(0);
-            self.now = 1;
-        }
-    }
-
-    /// Is this the first time that this client is met?
-    fn first(&mut self, slot: Slot) -> bool {
-        let Some(mark) = self.of.get_mut(slot as usize) else { return false };
-        std::mem::replace(mark, self.now) != self.now
-    }
-
-    fn all(&mut self, slots: &[Slot]) {
-        for &slot in slots {
-            self.first(slot);
-        }
-    }
-}
-
-/// Slots are 24 bits, so no list of them is longer than a `u32`.
-fn len_u32<T>(list: &[T]) -> u32 {
-    u32::try_from(list.len()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -1,17 +1,22 @@
-//! For tests: a shard with clients on real sockets, and without a loop that would write to them unasked.
+//! For tests and benchmarks: a shard with clients on real sockets, and without a loop that would write to them unasked.
+
+#![allow(clippy::unwrap_used, reason = "a test or a benchmark fails by it")]
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
 
-use broadgate_proto::{
-    id::Incarnation,
-    v1::{self, answer::Answer},
-};
+#[cfg(test)]
+use broadgate_proto::v1::answer::Answer;
+use broadgate_proto::{id::Incarnation, v1};
 use broadgate_tls::Credentials;
+#[cfg(test)]
+use tokio::io::AsyncReadExt as _;
 use tokio::{
-    io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
     task::LocalSet,
 };
+
+#[cfg(test)]
+use crate::shard::outcome::{PartialAnswer, ShardOutcome};
 
 use crate::{
     apps::Apps,
@@ -20,23 +25,28 @@ use crate::{
     config::{Config, GatewayLimits, GatewaySettings, Listener},
     shard::{
         open::{Candidate, Newcomer},
-        outcome::{PartialAnswer, ShardOutcome},
         state::{Shard, ShardHandle},
     },
 };
 
 const ENCODER: Encoder = Encoder { websocket: true, text: false, frame: false, pusher: false };
 
+#[cfg(test)]
 pub(super) fn limits() -> GatewayLimits {
     GatewayLimits::default()
 }
 
 /// A shard with a raw WebSocket client for each listed group, and the other ends of their sockets.
 pub(super) async fn shard(groups: &[&str], limits: GatewayLimits) -> (ShardHandle, Vec<TcpStream>) {
+    shard_with(groups, GatewaySettings { limits, ..GatewaySettings::default() }).await
+}
+
+/// The same with other settings.
+pub(super) async fn shard_with(groups: &[&str], settings: GatewaySettings) -> (ShardHandle, Vec<TcpStream>) {
     let config = Config {
         registers: Vec::new(),
         credentials: Credentials::default(),
-        settings: GatewaySettings { limits, ..GatewaySettings::default() },
+        settings,
         apps: Apps::new(Vec::new()).unwrap(),
         tokens: crate::callers::Tokens::default(),
         events: crate::events::EventLog::default(),
@@ -87,6 +97,7 @@ pub(super) fn to_group(group: &str, id: &str, text: &str) -> Arc<ParsedCommand> 
 }
 
 /// The same as a dry run, which has no id.
+#[cfg(test)]
 pub(super) fn dry_to_group(group: &str, text: &str) -> Arc<ParsedCommand> {
     let to = ClientFilter { app: "default".into(), groups: vec![group.into()], ..ClientFilter::default() };
     let frames = ENCODER.text(text.as_bytes());
@@ -94,6 +105,7 @@ pub(super) fn dry_to_group(group: &str, text: &str) -> Arc<ParsedCommand> {
 }
 
 /// How many clients each receipt counts, and whether it is that of a repeat.
+#[cfg(test)]
 pub(super) fn receipts(done: &[ShardOutcome]) -> Vec<(u64, bool)> {
     let one = |done: &ShardOutcome| match &done.part {
         PartialAnswer::Answer(Answer::Receipt(receipt)) => (receipt.clients, receipt.repeated),
@@ -103,11 +115,13 @@ pub(super) fn receipts(done: &[ShardOutcome]) -> Vec<(u64, bool)> {
 }
 
 /// A frame for each character.
+#[cfg(test)]
 pub(super) fn frames(texts: &str) -> Vec<u8> {
     texts.bytes().flat_map(|text| [0x81, 1, text]).collect()
 }
 
 /// Reads just this.
+#[cfg(test)]
 pub(super) async fn read(other: &mut TcpStream, expected: &[u8]) {
     let mut got = vec![0; expected.len()];
     other.read_exact(&mut got).await.unwrap();

@@ -33,7 +33,7 @@ mod dry_run;
 mod ending;
 mod events;
 mod execute;
-#[cfg(test)]
+#[cfg(any(test, feature = "bench"))]
 mod fixture;
 mod group_traffic;
 mod mailbox;
@@ -52,7 +52,6 @@ mod queries;
 mod rate;
 mod read_budget;
 mod read_queue;
-mod recent_bytes;
 mod send_times;
 mod sent;
 mod slots;

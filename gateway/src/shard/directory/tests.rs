@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::{command::ClientFilter, shard::group_traffic::SentNow};
 
 #[derive(Debug, Clone)]
 enum Step {

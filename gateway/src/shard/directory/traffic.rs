@@ -4,10 +4,14 @@ use std::rc::Rc;
 
 use broadgate_pusher::channel::is_own;
 
-use super::{Directory, EntryKind, TopicEntry};
-use crate::shard::{
-    group_traffic::{GroupRow, GroupTraffic},
-    slots::Slot,
+use super::Directory;
+use crate::{
+    recorder::LoudestGroup,
+    shard::{
+        directory::entries::{EntryKind, TopicEntry},
+        group_traffic::{GroupRow, GroupTraffic},
+        slots::Slot,
+    },
 };
 
 impl Directory {
@@ -17,9 +21,18 @@ impl Directory {
         let Some(&app) = self.app_ids.get(app) else { return };
         for group in groups {
             if let Some(&topic) = self.apps[app as usize].groups.get(&**group) {
-                self.topics[topic as usize].traffic.dropped(count);
+                self.topics[topic as usize].sent.dropped(count);
             }
         }
+    }
+
+    /// The group of a client to which most was sent lately; none if nothing was.
+    pub(crate) fn loudest(&self, slot: Slot, second: u32) -> Option<LoudestGroup> {
+        let places = self.places.get(slot as usize)?.as_ref()?;
+        let topics = places.groups.iter().map(|place| &self.topics[place.topic as usize]);
+        let loud = topics.map(|topic| (topic.sent.lately(second), &topic.name));
+        let ((bytes, seconds), name) = loud.max_by_key(|((bytes, _), _)| *bytes)?;
+        (bytes > 0).then(|| LoudestGroup { name: Rc::clone(name), bytes, seconds })
     }
 
     /// Every group has a place below this one.
@@ -33,7 +46,8 @@ impl Directory {
         if app.is_some_and(|app| self.app_of_topic(topic).is_none_or(|own| **own != *app)) {
             return None;
         }
-        Some((topic.traffic, topic.members.len() as u64))
+        let members = topic.members.len();
+        Some((topic.sent.traffic(members), members as u64))
     }
 
     /// The names of the group at a place; none of the server's own.
@@ -62,7 +76,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{command::ClientFilter, shard::recent_bytes::SentNow};
+    use crate::{command::ClientFilter, shard::group_traffic::SentNow};
 
     #[test]
     fn what_is_sent_to_a_group_is_counted_for_each_member() {
@@ -73,14 +87,14 @@ mod tests {
             directory.bind(slot, "ann");
         }
         directory.join(0, "quiet", usize::MAX);
-        let mut send = |messages, bytes| {
+        let send = |directory: &mut Directory, messages, bytes| {
             let to =
                 ClientFilter { app: "shop".into(), groups: vec!["loud".into()], ..ClientFilter::default() };
             directory.select(&to, (&[], &[]), SentNow { second: 1, messages, bytes }, &mut Vec::new());
         };
-        send(2, 50);
+        send(&mut directory, 2, 50);
         // A close has no message.
-        send(0, 0);
+        send(&mut directory, 0, 0);
         directory.dropped("shop", &["loud".into(), "unknown".into()], 4);
         let groups = |directory: &Directory, app: Option<&str>| -> Vec<(String, [u64; 4], u64)> {
             let places = 0..directory.places_of_topics();
@@ -98,5 +112,11 @@ mod tests {
         assert_eq!(groups(&directory, None), expected, "uids are no groups");
         assert_eq!(groups(&directory, Some("shop")), expected);
         assert_eq!(groups(&directory, Some("other")), []);
+        // Each message counts for those who are members then.
+        directory.part(2, "loud");
+        send(&mut directory, 1, 10);
+        directory.join(2, "loud", usize::MAX);
+        directory.exit(1);
+        assert_eq!(groups(&directory, None)[0], ("loud".to_owned(), [6 + 2, 2 + 1, 150 + 20, 4], 2));
     }
 }
