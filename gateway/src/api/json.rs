@@ -23,9 +23,10 @@ use prost::Message as _;
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions, Value,
 };
+use serde::de::Error as _;
 use tonic::Code;
 
-use super::{calls, denials, lenient, once};
+use super::{calls, denials, lenient, once, unknown_names};
 use crate::{
     callers::Caller,
     command::refusal,
@@ -324,9 +325,21 @@ pub(crate) fn fuzz(call: &str, body: &[u8]) -> Result<v1::command::Command, v1::
     command(&pool, call, body)
 }
 
-/// Decodes a message from its JSON. Only if that fails it is decoded again with PHP's forms allowed, so that
-/// everything else keeps its speed, and its errors with their position.
+/// Decodes a message from its JSON. An unknown name of a value is named with its field and what can stand there.
 fn read(request: &MessageDescriptor, body: &[u8]) -> Result<DynamicMessage, serde_json::Error> {
+    parse(request, body).map_err(|error| {
+        if !error.to_string().starts_with("unrecognized enum value") {
+            return error;
+        }
+        let value = serde_json::from_slice(body).ok();
+        let sentence = value.and_then(|value| unknown_names::find(&value, request));
+        sentence.map_or(error, serde_json::Error::custom)
+    })
+}
+
+/// Only if the strict parser fails the message is decoded again with PHP's forms allowed, so that
+/// everything else keeps its speed, and its errors with their position.
+fn parse(request: &MessageDescriptor, body: &[u8]) -> Result<DynamicMessage, serde_json::Error> {
     // The strict parser's error says what is expected.
     if let Err(twice) = once::check(body, request)
         && twice.is_data()

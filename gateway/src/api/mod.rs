@@ -14,6 +14,7 @@ mod once;
 mod peer;
 mod port;
 mod tap;
+mod unknown_names;
 
 #[cfg(feature = "fuzz")]
 pub(crate) use self::json::fuzz;
