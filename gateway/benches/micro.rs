@@ -4,9 +4,9 @@
 //! machine that does other things.
 //!
 //! ```text
-//! cargo bench --features broadgate-gateway/bench --bench micro             # all, and the register's
-//! cargo bench --features broadgate-gateway/bench --bench micro -- outbox   # some
-//! cargo bench --features broadgate-gateway/bench --bench micro -- --test   # does each run at all?
+//! cargo bench -p broadgate-benches --features broadgate-benches/bench --bench micro             # all
+//! cargo bench -p broadgate-benches --features broadgate-benches/bench --bench micro -- outbox   # some
+//! cargo bench -p broadgate-benches --features broadgate-benches/bench --bench micro -- --test   # does each run at all?
 //! ```
 
 use std::time::Duration;

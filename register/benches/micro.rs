@@ -2,9 +2,9 @@
 //! clusters have, and with a hundred.
 //!
 //! ```text
-//! cargo bench -p broadgate-register --bench micro             # all
-//! cargo bench -p broadgate-register --bench micro -- ring     # some
-//! cargo bench -p broadgate-register --bench micro -- --test   # does each run at all?
+//! cargo bench -p broadgate-benches --bench register             # all
+//! cargo bench -p broadgate-benches --bench register -- ring     # some
+//! cargo bench -p broadgate-benches --bench register -- --test   # does each run at all?
 //! ```
 
 use std::time::Duration;

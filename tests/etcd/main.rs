@@ -1,7 +1,7 @@
 //! Registers over a real etcd: killed, paused, restored, with users and TLS. `tests/etcd/run` installs etcd and
 //! runs it.
 //!
-//! `cargo test --test etcd -- --rounds 1 [NAME...]`
+//! `cargo test -p broadgate --test etcd -- --rounds 1 [NAME...]`
 //!
 //! Without `--rounds` nothing runs: etcd is not everywhere.
 //!

@@ -1,6 +1,6 @@
 //! Rounds: a real cluster under traffic and faults, and a table of what was broken.
 //!
-//! `cargo test --release --test rounds -- --rounds 1 --seconds 60 [--seed N] [--keep]`
+//! `cargo test --release -p broadgate --test rounds -- --rounds 1 --seconds 60 [--seed N] [--keep]`
 //!
 //! Without `--rounds` nothing runs, so that a plain `cargo test` stays short. `--keep` leaves the logs.
 //! `tests/rounds/netns` runs the same in network namespaces.
@@ -31,7 +31,8 @@ use std::process::ExitCode;
 
 use self::network::Network;
 
-const USAGE: &str = "cargo test --release --test rounds -- --rounds 1 --seconds 60 [--seed N] [--keep]";
+const USAGE: &str =
+    "cargo test --release -p broadgate --test rounds -- --rounds 1 --seconds 60 [--seed N] [--keep]";
 const SECONDS_DEFAULT: u64 = 60;
 /// Shorter rounds have no time for any fault.
 const SECONDS_MIN: u64 = 20;

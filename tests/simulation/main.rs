@@ -1,8 +1,8 @@
 //! Whole clusters in virtual time, from a seed: the pure cores of gateways and register, simulated
 //! links, shards, clients and callers, and a checker that reads what happened.
 //!
-//! `cargo test --test simulation` runs some seeds, the planted bugs and the checker's own tests.
-//! `cargo test --release --test simulation -- --seeds 5000 [--from N]` runs more of them,
+//! `cargo test -p broadgate --test simulation` runs some seeds, the planted bugs and the checker's own tests.
+//! `cargo test --release -p broadgate --test simulation -- --seeds 5000 [--from N]` runs more of them,
 //! `-- --seed N --trace` one, with all that happens in it; `--bug NAME` plants a bug.
 //!
 //! | file | what |

@@ -22,7 +22,7 @@ mod tests;
 mod tokens;
 mod traceparent;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "bench"))]
 pub(crate) use self::caller::CallerKind;
 pub use self::tokens::{AccessToken, TokenRole, Tokens};
 pub(crate) use self::{
