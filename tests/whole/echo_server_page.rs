@@ -1,6 +1,8 @@
 //! business/ECHO-SERVER.md, word by word: the commands of the page, with free ports in the place of its own.
 
 use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -93,6 +95,10 @@ impl Page {
 
 #[tokio::test]
 async fn page_for_users_of_laravel_echo_server_is_true() {
+    // The page's own command.
+    if !has_program("curl") {
+        return;
+    }
     // The guard that bounds how many clusters run, and a folder that goes with it.
     let cluster = Cluster::of(0).start().await;
     let [register, internal, web, redis] = [(); 4].map(|()| free_address().to_string());
@@ -102,7 +108,7 @@ async fn page_for_users_of_laravel_echo_server_is_true() {
     // The one command that is not there.
     let stub = page.dir.join("bin/laravel-echo-server");
     std::fs::write(&stub, "#!/bin/sh\n[ \"$1\" = stop ]\n").unwrap();
-    assert!(Command::new("chmod").arg("+x").arg(&stub).status().unwrap().success());
+    std::fs::set_permissions(&stub, Permissions::from_mode(0o755)).unwrap();
 
     let text = Page::read();
     let json = Page::blocks(&text, "json");

@@ -2,9 +2,11 @@
 
 use std::{
     fs::File,
-    io::Write as _,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    io::{Read as _, Write as _},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
 };
 
 use broadgate_proto::{
@@ -166,6 +168,19 @@ async fn who_commands_most_is_named() {
     assert!(local.last_at_ms > 0 && local.gateways.contains(&"gateway-1".to_owned()), "{local:?}");
 }
 
+/// Asks for the top in JSON; the whole answer.
+async fn as_json(cluster: &Cluster, body: &str) -> String {
+    let request = format!(
+        "POST /v1/Top HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        cluster.internal[0],
+        body.len()
+    );
+    let address = cluster.internal[0].parse().unwrap();
+    let answer = crate::malformed_input::answer(address, request.as_bytes(), false).await;
+    String::from_utf8(answer).unwrap()
+}
+
 #[tokio::test]
 async fn questions_that_are_too_many_or_wrong_are_refused() {
     let cluster = Cluster::quiet(1).start().await;
@@ -173,17 +188,11 @@ async fn questions_that_are_too_many_or_wrong_are_refused() {
     let wrong = observe.top(TopRequest { by: 99, ..TopRequest::default() }).await.unwrap_err();
     assert_eq!(wrong.code(), tonic::Code::InvalidArgument, "{wrong}");
     // As JSON, by its names.
-    let body = r#"{"by":"TOP_BY_APPS"}"#;
-    let request = format!(
-        "POST /v1/Top HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
-        cluster.internal[0],
-        body.len()
-    );
-    let answer =
-        crate::malformed_input::answer(cluster.internal[0].parse().unwrap(), request.as_bytes(), false).await;
-    let answer = String::from_utf8(answer).unwrap();
+    let answer = as_json(&cluster, r#"{"by":"TOP_BY_APPS"}"#).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""app":"default""#), "{answer}");
+    let answer = as_json(&cluster, r#"{"by":"TOP_BY_APP"}"#).await;
+    let why = r#"invalid by \"TOP_BY_APP\": expected TOP_BY_GROUPS, TOP_BY_CLIENTS, TOP_BY_APPS, "#;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(why), "{answer}");
     let mut refused = 0;
     for number in 0..20 {
         let app = format!("app-{number}");
@@ -256,44 +265,59 @@ async fn the_command_prints_once_for_pipes_and_scripts() {
     }
 }
 
-/// `broadgate top` on a pseudo-terminal of 80 by 24, by `script`.
+/// `broadgate top` on a pseudo-terminal of its own.
 struct Screen {
-    script: Child,
-    out: PathBuf,
-    id: String,
+    process: Child,
+    typed: File,
+    printed: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+/// Says to the test below that a screen has started it.
+const ON_A_SCREEN: &str = "TEST_ON_A_SCREEN";
+
+/// Started by a screen as a process of its own, which becomes the program.
+#[test]
+#[ignore = "it leaves its terminal and becomes another program"]
+fn becomes_top_on_a_terminal() {
+    assert!(std::env::var_os(ON_A_SCREEN).is_some(), "only for the tests below");
+    take_terminal();
+    let program = env!("CARGO_BIN_EXE_broadgate");
+    let error = Command::new(program).args(["top", "--interval", "500ms"]).exec();
+    panic!("{program}: {error}");
 }
 
 impl Screen {
-    async fn start(cluster: &Cluster, name: &str) -> Self {
-        let out = cluster.dir.join(format!("{name}.screen"));
-        let line = format!(
-            "stty rows 24 cols 80; echo pid=$$.; exec {} top --interval 500ms",
-            env!("CARGO_BIN_EXE_broadgate")
-        );
-        let script = Command::new("script")
-            .args(["-qfec", &line, "/dev/null"])
+    fn start(cluster: &Cluster) -> Self {
+        let pty = Pty::open();
+        let process = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "top::becomes_top_on_a_terminal", "--nocapture"])
+            .env(ON_A_SCREEN, "1")
             .env("BROADGATE_ADDR", &cluster.internal[0])
             .env("TERM", "xterm-256color")
-            .env("SHELL", "/bin/sh")
             .env_remove("BROADGATE_SECRET")
             .envs(cluster.environment())
-            .stdin(Stdio::piped())
-            .stdout(File::create(&out).unwrap())
-            .stderr(Stdio::null())
+            .stdin(pty.terminal())
+            .stdout(pty.terminal())
+            .stderr(pty.terminal())
             .spawn()
             .unwrap();
-        let mut screen = Self { script, out, id: String::new() };
-        screen.id = until("the process has started", async || {
-            let text = screen.text();
-            let (id, _) = text.split_once("pid=")?.1.split_once('.')?;
-            Some(id.to_owned())
-        })
-        .await;
-        screen
+        let typed = File::from(pty.controller);
+        let mut controller = typed.try_clone().unwrap();
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&printed);
+        // It ends when the program has closed the terminal.
+        let reader = std::thread::spawn(move || {
+            let mut some = [0; 4096];
+            while let Ok(count @ 1..) = controller.read(&mut some) {
+                all.lock().unwrap().extend_from_slice(&some[..count]);
+            }
+        });
+        Self { process, typed, printed, reader }
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.out).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&self.printed.lock().unwrap()).into_owned()
     }
 
     async fn shows(&self, word: &str) {
@@ -312,14 +336,11 @@ impl Screen {
     }
 
     fn press(&mut self, keys: &str) {
-        let input = self.script.stdin.as_mut().unwrap();
-        input.write_all(keys.as_bytes()).unwrap();
-        input.flush().unwrap();
+        self.typed.write_all(keys.as_bytes()).unwrap();
     }
 
-    fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([format!("-{signal}"), self.id.clone()]).status().unwrap();
-        assert!(status.success());
+    fn signal(&self, name: &str) {
+        signal(self.process.id(), name);
     }
 
     /// How often the terminal was taken over, and given back.
@@ -329,21 +350,23 @@ impl Screen {
     }
 
     fn is_stopped(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id)).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap_or_default();
         stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
     }
 
+    /// Its code, when all that it has printed is read.
     async fn ends(&mut self) -> Option<i32> {
-        let script = std::cell::RefCell::new(&mut self.script);
-        until("the program ends", async || script.borrow_mut().try_wait().unwrap()).await.code()
+        let process = std::cell::RefCell::new(&mut self.process);
+        let status = until("the program ends", async || process.borrow_mut().try_wait().unwrap()).await;
+        until("all is read", async || self.reader.is_finished().then_some(())).await;
+        status.code()
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-KILL", &self.id]).stderr(Stdio::null()).status();
-        let _ = self.script.kill();
-        let _ = self.script.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -353,7 +376,7 @@ async fn the_terminal_is_taken_and_given_back() {
     let client = cluster.client(0).await;
     cluster.caller(0).await.join(join(&[&client.id], &["room"])).await.unwrap();
     let publisher = Publisher::start(&cluster, "room").await;
-    let mut screen = Screen::start(&cluster, "keys").await;
+    let mut screen = Screen::start(&cluster);
     screen.shows("gateway-1").await;
     screen.redraws("default/room").await;
     screen.press("c");
@@ -366,7 +389,7 @@ async fn the_terminal_is_taken_and_given_back() {
     assert_eq!(screen.taken(), (1, 1));
     drop(publisher);
 
-    let mut screen = Screen::start(&cluster, "term").await;
+    let mut screen = Screen::start(&cluster);
     screen.shows("gateway-1").await;
     screen.signal("TERM");
     assert_eq!(screen.ends().await, Some(0));
@@ -376,16 +399,12 @@ async fn the_terminal_is_taken_and_given_back() {
 #[tokio::test]
 async fn job_control_stops_and_continues_it() {
     let cluster = Cluster::quiet(1).start().await;
-    let mut screen = Screen::start(&cluster, "stop").await;
+    let mut screen = Screen::start(&cluster);
     screen.shows("gateway-1").await;
     screen.signal("TSTP");
     until("it is stopped", async || screen.is_stopped().then_some(())).await;
-    // `script` stops with it.
-    until("it goes on", async || {
-        let _ = Command::new("kill").args(["-CONT", &screen.script.id().to_string(), &screen.id]).status();
-        (screen.taken() == (2, 1)).then_some(())
-    })
-    .await;
+    screen.signal("CONT");
+    until("it goes on", async || (screen.taken() == (2, 1)).then_some(())).await;
     screen.press("q");
     assert_eq!(screen.ends().await, Some(0));
     assert_eq!(screen.taken(), (2, 2));
@@ -395,7 +414,7 @@ async fn job_control_stops_and_continues_it() {
 #[tokio::test]
 async fn a_gateway_that_hangs_is_named() {
     let cluster = Cluster::quiet(2).start().await;
-    let screen = Screen::start(&cluster, "hangs").await;
+    let screen = Screen::start(&cluster);
     screen.shows("gateway-2").await;
     cluster.gateways[1].signal("STOP");
     screen.shows("ANSWER").await;

@@ -29,11 +29,11 @@ async fn up_survives_an_unread_output() {
     let ready = async || (run(&["status", "--addr", &address], &[]).0 == 0).then_some(());
     until("it answers", ready).await;
     // Its end is reported on standard error.
-    assert!(Command::new("kill").args(["-9", &first.to_string()]).status().unwrap().success());
+    signal(first, "KILL");
     until("it is started again", async || find_child(pid, "gateway-1").filter(|&now| now != first)).await;
     until("it answers again", ready).await;
     assert!(up.try_wait().unwrap().is_none());
-    assert!(Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
+    signal(pid, "INT");
     let up = std::cell::RefCell::new(up);
     let ended = until("it ends", async || up.borrow_mut().try_wait().unwrap()).await;
     assert_eq!(ended.code(), Some(0));
@@ -97,7 +97,7 @@ async fn up_supervises_its_children() {
     let (code, text) = run(&["up", &format!("--base-port={base}"), &format!("--state={state}")], &[]);
     assert!(code == 2 && text.contains(&format!("port {base}")), "{text}");
     let child = children(up.id(), "gateway-2");
-    assert!(Command::new("kill").args(["-9", &child.to_string()]).status().unwrap().success());
+    signal(child, "KILL");
     until("the child is back", async || {
         let now = status()?;
         (incarnation(&now).is_some() && incarnation(&now) != incarnation(&first)).then_some(())
@@ -105,7 +105,7 @@ async fn up_supervises_its_children() {
     .await;
     assert!(up.log().contains("gateway-2 has ended: signal 9"), "{}", up.log());
     let child = children(up.id(), "gateway-1");
-    assert!(Command::new("kill").args(["-TERM", &child.to_string()]).status().unwrap().success());
+    signal(child, "TERM");
     until("a child that was told to stop has stopped", async || {
         up.log().contains("gateway-1 has ended: exit code 0").then_some(())
     })

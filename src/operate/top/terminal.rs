@@ -96,15 +96,30 @@ fn give_back() {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::{Command, Stdio};
+#[path = "../../../tests/whole/harness/pty.rs"]
+mod pty;
 
-    use super::*;
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Read as _, process::Command};
+
+    use rustix::termios::{LocalModes, tcgetattr};
+
+    use super::{
+        pty::{Pty, take_terminal},
+        *,
+    };
+
+    /// Says to the first test that the second one has started it.
+    const ON_A_TERMINAL: &str = "TEST_ON_A_TERMINAL";
 
     /// Run by the test below on a terminal of its own.
     #[test]
     #[ignore = "it takes over the terminal that it runs on, and panics"]
     fn panics_while_the_terminal_is_taken() {
+        if std::env::var_os(ON_A_TERMINAL).is_some() {
+            take_terminal();
+        }
         let mut terminal = TakenTerminal::take().unwrap();
         terminal.draw(|frame| frame.render_widget("the screen", frame.area())).unwrap();
         panic!("for the test");
@@ -112,27 +127,34 @@ mod tests {
 
     #[test]
     fn a_panic_gives_the_terminal_back_before_it_is_told() {
-        let program = std::env::current_exe().unwrap();
+        let pty = Pty::open();
+        let modes = || tcgetattr(&pty.controller).unwrap().local_modes;
+        let before = modes();
+        assert!(before.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG), "{before:?}");
         let name = "operate::top::terminal::tests::panics_while_the_terminal_is_taken";
-        let run = format!("{} --ignored --exact {name} --nocapture", program.display());
-        let line = format!("stty rows 24 cols 80 icanon echo; {run}; echo code=$?; stty -a");
-        let script = Command::new("script")
-            .args(["-qec", &line, "/dev/null"])
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", name, "--nocapture"])
             .env("TERM", "xterm-256color")
-            .env("SHELL", "/bin/sh")
-            .stdin(Stdio::null())
-            .output()
+            .env(ON_A_TERMINAL, "1")
+            .stdin(pty.terminal())
+            .stdout(pty.terminal())
+            .stderr(pty.terminal())
+            .spawn()
             .unwrap();
-        let text = String::from_utf8_lossy(&script.stdout).into_owned();
+        let mut controller = File::from(pty.controller.try_clone().unwrap());
+        let (mut printed, mut some) = (Vec::new(), [0; 4096]);
+        // It fails when the process has ended.
+        while let Ok(count @ 1..) = controller.read(&mut some) {
+            printed.extend_from_slice(&some[..count]);
+        }
+        let text = String::from_utf8_lossy(&printed).into_owned();
+        assert_eq!(process.wait().unwrap().code(), Some(101), "{text}");
         let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what:?} is missing in {text}"));
         let (taken, drawn, given_back) = (at("\u{1b}[?1049h"), at("screen"), at("\u{1b}[?1049l"));
         assert!(taken < drawn && drawn < given_back, "{text}");
         assert!(given_back < at("for the test"), "the message is on the terminal's own screen: {text}");
         assert_eq!(text.matches("\u{1b}[?1049l").count(), 1, "{text}");
-        let after = &text[at("code=101")..];
-        for mode in ["isig icanon", " echo "] {
-            assert!(after.contains(mode), "{mode} is off: {after}");
-        }
+        assert_eq!(modes(), before, "{text}");
         assert!(text.contains("\u{1b}[?25h"), "the cursor is shown again: {text}");
     }
 }

@@ -5,9 +5,11 @@ mod cluster;
 mod dialler;
 mod process;
 mod proxy;
+mod pty;
 mod worker;
 
 use std::{
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -18,8 +20,9 @@ use broadgate_proto::v1::{self, Audience, SendRequest, send_request::Payload};
 pub use self::{
     client::{Client, Closed},
     cluster::{Caller, Certificates, Cluster, certs},
-    process::Process,
+    process::{Process, signal},
     proxy::{Fault, Proxy, Way},
+    pty::{Pty, take_terminal},
     worker::{TestWorker, said},
 };
 
@@ -45,6 +48,18 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut poll: impl 
 /// Waits for a future, generously.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(GENEROUS, future).await.unwrap_or_else(|_| panic!("{what}: not within {GENEROUS:?}"))
+}
+
+/// Whether this machine has a program that a test needs and a Rust toolchain does not bring. If not, the test's output
+/// says that it is skipped, also where that of tests that pass is not shown.
+pub fn has_program(name: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).any(|folder| folder.join(name).is_file());
+    if !found {
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        let _ = writeln!(std::io::stderr(), "skipped: {test} needs {name}, which is not installed");
+    }
+    found
 }
 
 /// An address for a process that is started later, and perhaps again: below the ports that the system

@@ -6,7 +6,25 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::until;
+
+/// Sends a process a signal. Not by the program `kill`, which a small machine lacks.
+pub fn signal(id: u32, name: &str) {
+    let signal = match name {
+        "CONT" => Signal::CONT,
+        "HUP" => Signal::HUP,
+        "INT" => Signal::INT,
+        "KILL" => Signal::KILL,
+        "STOP" => Signal::STOP,
+        "TERM" => Signal::TERM,
+        "TSTP" => Signal::TSTP,
+        _ => panic!("no signal {name:?} here"),
+    };
+    let id = Pid::from_raw(id.try_into().unwrap()).unwrap();
+    kill_process(id, signal).unwrap_or_else(|error| panic!("{name} to {id:?}: {error}"));
+}
 
 pub struct Process {
     pub name: String,
@@ -65,10 +83,8 @@ impl Process {
     }
 
     /// TERM, STOP, CONT.
-    pub fn signal(&self, signal: &str) {
-        let status =
-            Command::new("kill").args([format!("-{signal}"), self.id().to_string()]).status().unwrap();
-        assert!(status.success());
+    pub fn signal(&self, name: &str) {
+        signal(self.id(), name);
     }
 
     /// How it has ended, if it has.
