@@ -92,7 +92,7 @@ try {
       for (const [form, size] of Object.entries(SIZES)) {
         await page.setViewportSize(size)
         const picture = `${name}-${form}-${colorScheme}`
-        await page.screenshot({ path: path.join(folder, `${picture}.png`), fullPage: true })
+        await page.screenshot({ path: path.join(folder, `${picture}.png`), fullPage: name !== 'order' })
         // As much as a reader of the documents looks at.
         if (DEPLOYED[picture]) await page.screenshot({ path: path.join(folder, `${DEPLOYED[picture]}.png`), fullPage: true, clip: { x: 0, y: 0, width: size.width, height: Math.min(1400, await page.evaluate(() => document.documentElement.scrollHeight)) } })
       }

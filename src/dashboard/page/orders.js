@@ -45,6 +45,8 @@ function Form({ kind, app, to, me, event: named, close }) {
   const word = me.protected ? me.cluster : kind
   const sends = kind === 'send'
   useEffect(() => { dialog.current.showModal() }, [])
+  // On a phone the form is longer than the screen.
+  useEffect(() => { if (outcome) dialog.current.querySelector('.outcome')?.scrollIntoView({ block: 'nearest' }) }, [outcome])
   const submit = async (happened) => {
     happened.preventDefault()
     const form = Object.fromEntries(new FormData(happened.target))
@@ -73,9 +75,9 @@ function Form({ kind, app, to, me, event: named, close }) {
         <label class="check"><input name="trace" type="checkbox" defaultChecked=${true} /> show its way through the cluster</label>`}
       ${!sends && html`<div class="row"><${Field} label="Close code"><input name="code" type="number" min="1000" max="4999" defaultValue="4000" required /><//>
         <${Field} label="Reason, which the client sees"><input name="reason" maxlength="123" autocomplete="off" /><//></div>`}
-      ${outcome?.error && html`<${Note}>${outcome.error}<//>`}
-      ${outcome?.receipt && html`<${Done} receipt=${outcome.receipt} done=${sends ? 'Sent to' : 'Closed'} />`}
-      ${outcome?.receipt?.steps && html`<${Steps} steps=${outcome.receipt.steps} />`}
+      ${outcome && html`<div class="outcome">${outcome.error && html`<${Note}>${outcome.error}<//>`}
+      ${outcome.receipt && html`<${Done} receipt=${outcome.receipt} done=${sends ? 'Sent to' : 'Closed'} />`}
+      ${outcome.receipt?.steps && html`<${Steps} steps=${outcome.receipt.steps} />`}</div>`}
       ${!done && html`<${Field} label="Note: why, for the audit"><input name="note" maxlength="256" autocomplete="off" placeholder="such as a ticket's number" /><//>`}
       ${!done && html`<${Field} label=${html`Type <b>${word}</b> to confirm`}><input name="confirm" autocomplete="off" autocapitalize="off" spellcheck=${false} required /><//>`}
       <div class="row end"><button type="button" class="plain" onClick=${() => dialog.current.close()}>${done ? 'Close this' : 'Cancel'}</button>
