@@ -65,8 +65,10 @@ impl UpArgs {
         ports: &'a Ports,
         apps: Option<&'a DemoAppsFile>,
         tls: Option<&'a DemoCertificates>,
+        dashboard_tls: bool,
     ) -> welcome::WelcomeScreen<'a> {
-        welcome::WelcomeScreen { ports, apps, tls, workers: self.worker_names(), paint: welcome::may_paint() }
+        let (workers, paint) = (self.worker_names(), welcome::may_paint());
+        welcome::WelcomeScreen { ports, apps, tls, dashboard_tls, workers, paint }
     }
 
     fn worker_names(&self) -> Vec<String> {
@@ -107,7 +109,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
     tokio::select! {
         ready = wait_until_ready(&ports, &credentials, &args) => match ready {
             // That nobody reads it is no reason to end.
-            Ok(()) => drop(crate::output::print_as_it_is(&welcome::text(&args.welcome(&ports, apps.as_ref(), tls.as_ref())))),
+            Ok(()) => drop(crate::output::print_as_it_is(&welcome::text(&args.welcome(&ports, apps.as_ref(), tls.as_ref(), !config.dashboard.tls.is_empty())))),
             Err(failure) => {
                 children.stop().await;
                 return Err(failure);

@@ -17,6 +17,8 @@ pub(super) struct WelcomeScreen<'a> {
     pub(super) apps: Option<&'a DemoAppsFile>,
     /// With which the cluster and its client ports speak TLS.
     pub(super) tls: Option<&'a DemoCertificates>,
+    /// The dashboard has certificates of its own.
+    pub(super) dashboard_tls: bool,
     pub(super) workers: Vec<String>,
     pub(super) paint: bool,
 }
@@ -115,7 +117,8 @@ fn pages(welcome: &WelcomeScreen<'_>) -> Vec<(&'static str, String)> {
         pages.push(("Console", url));
     }
     if let Some(port) = welcome.ports.dashboard {
-        pages.push(("Dashboard", format!("http://127.0.0.1:{port}/")));
+        let scheme = if welcome.dashboard_tls { "https" } else { "http" };
+        pages.push(("Dashboard", format!("{scheme}://127.0.0.1:{port}/")));
     }
     pages
 }
@@ -162,6 +165,7 @@ mod tests {
                 ports: &ports,
                 apps: Some(&apps),
                 tls: None,
+                dashboard_tls: false,
                 workers: workers.clone(),
                 paint,
             };

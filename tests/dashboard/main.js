@@ -431,7 +431,8 @@ const checks = {
       for (let n = 0; n < 2; n += 1) await cdp.send('HeapProfiler.collectGarbage')
       const { metrics } = await cdp.send('Performance.getMetrics')
       const of = (name) => metrics.find((metric) => metric.name === name).value
-      return { heap: of('JSHeapUsedSize'), nodes: of('Nodes'), listeners: of('JSEventListeners'), cpu: of('TaskDuration'), at: of('Timestamp') }
+      const own = readFileSync(`/proc/${cluster.running.get('dashboard').pid}/status`, 'utf8')
+      return { process: Number(/VmRSS:\s+(\d+)/.exec(own)[1]) * 1024, heap: of('JSHeapUsedSize'), nodes: of('Nodes'), listeners: of('JSEventListeners'), cpu: of('TaskDuration'), at: of('Timestamp') }
     }
     // What is drawn and forgotten within a second is garbage of that second: some of it is there at any time.
     try {
@@ -439,9 +440,9 @@ const checks = {
       const before = await measure()
       await new Promise((resolve) => setTimeout(resolve, minutes ? minutes * 60_000 : 3000))
       const after = await measure()
-      const said = `heap ${(before.heap / 1e6).toFixed(1)} to ${(after.heap / 1e6).toFixed(1)} MB, nodes ${before.nodes} to ${after.nodes}, listeners ${before.listeners} to ${after.listeners}, script and layout ${((after.cpu - before.cpu) / (after.at - before.at) * 100).toFixed(0)} % of a core for ${(after.at - before.at).toFixed(0)} s`
+      const said = `heap ${(before.heap / 1e6).toFixed(1)} to ${(after.heap / 1e6).toFixed(1)} MB, nodes ${before.nodes} to ${after.nodes}, listeners ${before.listeners} to ${after.listeners}, script and layout ${((after.cpu - before.cpu) / (after.at - before.at) * 100).toFixed(0)} % of a core for ${(after.at - before.at).toFixed(0)} s; the dashboard's process ${(before.process / 1e6).toFixed(0)} to ${(after.process / 1e6).toFixed(0)} MB`
       console.log(`      ${said}`)
-      holds('it does not grow', after.heap < before.heap * 1.5 + 3e6 && after.nodes < before.nodes * 2 + 30_000 && after.listeners < before.listeners * 1.5 + 50, said)
+      holds('it does not grow', after.heap < before.heap * 1.5 + 3e6 && after.nodes < before.nodes * 2 + 30_000 && after.listeners < before.listeners * 1.5 + 50 && after.process < before.process + 20e6, said)
     } finally {
       sends = false
       await sending
