@@ -69,6 +69,9 @@ pub(crate) struct Worker {
     /// Messages to report to the process that started this one.
     done: Vec<u64>,
     buffer: Vec<u8>,
+    /// What was opened of one read, and what is sealed for one write; empty between two calls.
+    plain: Vec<u8>,
+    sealed: Vec<u8>,
     text_place: usize,
     /// Echoes are answered by the next message until then.
     pub(crate) echo_until: u64,
@@ -114,6 +117,8 @@ impl Worker {
             completed: false,
             done: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
+            plain: Vec::new(),
+            sealed: Vec::new(),
             text_place: 0,
             echo_until: 0,
             failed: None,
@@ -182,15 +187,14 @@ impl Worker {
     fn send(&mut self, index: usize, bytes: &[u8]) -> bool {
         let client = &mut self.clients[index];
         let Some(fd) = &client.fd else { return false };
-        let sealed;
         let bytes = match &mut client.tls {
-            Some(tls) => match tls.seal(bytes).and_then(|()| tls.take()) {
-                Ok(bytes) => {
-                    sealed = bytes;
-                    &sealed
+            Some(tls) => {
+                self.sealed.clear();
+                if tls.seal(bytes, &mut self.sealed).is_err() {
+                    return false;
                 }
-                Err(_) => return false,
-            },
+                &self.sealed
+            }
             None => bytes,
         };
         // A client has so little to say that its socket takes it, or is broken; then it is read so.
@@ -266,36 +270,42 @@ impl Worker {
     fn read_tls(&mut self, index: usize, buffer: &mut [u8]) -> bool {
         let client = &mut self.clients[index];
         let (Some(fd), Some(tls)) = (&client.fd, &mut client.tls) else { return false };
-        let received = match recv(fd, &mut *buffer, RecvFlags::DONTWAIT) {
+        let room = tls.room(buffer);
+        let asked = room.len();
+        let read = match recv(fd, room, RecvFlags::DONTWAIT) {
             Ok((0, _)) => Err("the server has closed the connection".to_owned()),
-            Ok((len, _)) => Ok(len),
+            Ok((read, _)) => Ok(read),
             Err(Errno::AGAIN | Errno::INTR) => return false,
             Err(error) => Err(error.to_string()),
         };
-        let mut plain = std::mem::take(&mut client.rest);
-        let opened = received.and_then(|len| {
-            let opened = tls.open(&buffer[..len], &mut plain).and_then(|()| tls.take());
-            // The rest of a handshake.
-            let sent = opened.and_then(|out| match out.is_empty() {
-                true => Ok(()),
-                false => Ok(send(fd, &out, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)?),
-            });
-            sent.map_err(|error| error.to_string()).map(|()| len)
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        plain.append(&mut client.rest);
+        self.sealed.clear();
+        let opened = read.and_then(|read| {
+            let opened = tls.open(buffer, read, &mut plain, &mut self.sealed);
+            opened.map_err(|error| error.to_string()).map(|()| read)
         });
-        match opened {
-            Ok(len) => {
+        if !self.sealed.is_empty() {
+            // The rest of a handshake. If that cannot be sent, the connection ends, and that is read.
+            let _ = send(fd, &self.sealed, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+        let goes_on = match opened {
+            Ok(read) => {
                 let used = self.received(index, &plain);
                 let client = &mut self.clients[index];
-                if used < plain.len() && client.fd.is_some() {
-                    client.rest = plain.split_off(used);
+                if client.fd.is_some() {
+                    client.rest = plain[used..].to_vec();
                 }
-                len == buffer.len()
+                read == asked
             }
             Err(why) => {
                 self.closed(index, &why);
                 false
             }
-        }
+        };
+        self.plain = plain;
+        goes_on
     }
 
     /// How many bytes were used.
