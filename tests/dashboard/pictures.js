@@ -94,7 +94,7 @@ try {
         const picture = `${name}-${form}-${colorScheme}`
         await page.screenshot({ path: path.join(folder, `${picture}.png`), fullPage: name !== 'order' })
         // As much as a reader of the documents looks at.
-        if (DEPLOYED[picture]) await page.screenshot({ path: path.join(folder, `${DEPLOYED[picture]}.png`), fullPage: true, clip: { x: 0, y: 0, width: size.width, height: Math.min(1400, await page.evaluate(() => document.documentElement.scrollHeight)) } })
+        if (DEPLOYED[picture]) await page.screenshot({ path: path.join(folder, `${DEPLOYED[picture]}.png`), fullPage: true, clip: { x: 0, y: 0, width: size.width, height: Math.min(1480, await page.evaluate(() => document.documentElement.scrollHeight)) } })
       }
     }
     if (name === 'order') await page.getByRole('button', { name: 'Close this' }).click()

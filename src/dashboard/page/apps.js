@@ -26,7 +26,7 @@ const COLUMNS = [
   { label: 'Limit', cell: (app) => html`<${Limits} app=${app} most=${1} />` },
   { label: 'In/s', num: true, cell: (app) => rate(app.messages_in_per_s) },
   { label: 'Out/s', num: true, cell: (app) => rate(app.messages_out_per_s) },
-  { label: 'Bytes out/s', num: true, cell: (app) => bytes(Math.round(app.bytes_out_per_s)) },
+  { label: 'Bytes/s', num: true, cell: (app) => bytes(Math.round(app.bytes_out_per_s)) },
   { label: 'Refused', num: true, cell: (app) => count(app.refused) },
 ]
 

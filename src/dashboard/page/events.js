@@ -30,8 +30,8 @@ const OTHERS = [
 ]
 
 const MEMBERS = [
-  { label: 'Since', fit: true, pair: true, cell: (one) => html`<span class="time">${clock(one.since_ms)}</span>` },
-  { label: 'Member', pair: true, cell: (one) => html`<b>${one.name}</b>` },
+  { label: 'Since', fit: true, cell: (one) => html`<span class="time">${clock(one.since_ms)}</span>` },
+  { label: 'Member', cell: (one) => html`<b>${one.name}</b>` },
   { label: 'What', cell: (one) => `${one.role} joined, now ${one.state}` },
 ]
 

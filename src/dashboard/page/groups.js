@@ -31,7 +31,7 @@ const HISTORY = [
   { label: 'Offset', fit: true, pair: true, cell: (one) => count(one.offset) },
   { label: 'Age', fit: true, pair: true, cell: (one) => age(one.age_ms) },
   { label: 'Event', cell: (one) => one.event && html`<span class="wrap">${one.event}</span>` },
-  { label: 'Bytes', fit: true, cell: (one) => bytes(one.bytes) },
+  { label: 'Bytes', fit: true, pair: true, cell: (one) => bytes(one.bytes) },
   { label: 'Command', cell: (one) => html`<code class="wrap">${one.command_id}</code>` },
 ]
 

@@ -64,7 +64,7 @@ const WORKERS = [
 
 const ENDS = [
   { label: 'When', fit: true, cell: (end) => clock(end.ended_at_ms) },
-  { label: 'Client', cell: (end) => html`<${ClientLink} app=${end.app} id=${end.client_id}>${end.uid || short(end.client_id)}<//>` },
+  { label: 'Client', cell: (end) => end.uid ? html`<a class="wrap" href=${link('client', { app: end.app, id: end.client_id })}>${end.uid}</a>` : html`<${ClientLink} app=${end.app} id=${end.client_id}>${short(end.client_id)}<//>` },
   { label: 'What', cell: (end) => end.why.title },
 ]
 
