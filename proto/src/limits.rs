@@ -380,6 +380,11 @@ pub const WORKER_ANSWER_ODD_S: u32 = 20;
 pub const SEND_TIMES_MAX: usize = 64;
 /// Members that a gateway remembers as removed from its view: as many as vanish when a rack of hosts does.
 pub const REMOVED_MEMBERS_MAX: usize = 64;
+/// Members that a register remembers as refused: more than are set up wrongly at once. Each has a sentence of 400 bytes,
+/// and gateways show them.
+pub const REFUSED_MEMBERS_MAX: usize = 64;
+/// After the last refusal of a member: the time in which somebody who sets it up looks at the cluster.
+pub const REFUSED_MEMBERS_TIME: Duration = Duration::from_secs(600);
 /// Apps that a gateway's evidence lists; a hash of all covers the others. So 50 gateways fit into one answer.
 pub const EVIDENCE_APPS_MAX: usize = 500;
 

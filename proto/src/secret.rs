@@ -11,6 +11,7 @@ use tonic::{Request, Status, metadata::AsciiMetadataValue, service::Interceptor}
 use crate::{
     limits::SECRET_BYTES_MIN,
     said::{HOW_HEADER, NOTE_HEADER, note_header},
+    v1::Role,
 };
 
 /// What every token of an operator begins with, and no secret.
@@ -23,6 +24,10 @@ const SECRETS_MAX: usize = 2;
 /// clients.
 pub const WORKER_HEADER: &str = "broadgate-worker";
 
+/// The metadata by which a member says its role and name to a register, besides what it shows: operators see who is not let
+/// in. `gateway NAME` or `worker NAME`.
+pub const MEMBER_HEADER: &str = "broadgate-member";
+
 /// The secrets of a cluster; none means loopback only. Cheap to clone; never printed.
 #[derive(Clone, Default)]
 pub struct Secret {
@@ -34,6 +39,7 @@ pub struct Secret {
 #[derive(Debug, Clone, Default)]
 struct SaidByCaller {
     worker: Option<AsciiMetadataValue>,
+    member: Option<AsciiMetadataValue>,
     how: Option<AsciiMetadataValue>,
     note: Option<AsciiMetadataValue>,
 }
@@ -103,10 +109,14 @@ impl Secret {
     /// The same, sent by the worker of this name. Characters that no header can have become `?`.
     #[must_use]
     pub fn of_worker(self, name: &str) -> Self {
-        let fit = |letter: char| if letter.is_ascii_graphic() || letter == ' ' { letter } else { '?' };
-        let name: String = name.chars().map(fit).collect();
-        let worker = name.trim().parse().ok().filter(|_| !name.trim().is_empty());
-        Self { said: SaidByCaller { worker, ..self.said }, ..self }
+        Self { said: SaidByCaller { worker: fitting(name), ..self.said }, ..self }
+    }
+
+    /// The same, sent to a register by the member of this role and name.
+    #[must_use]
+    pub fn of_member(self, role: Role, name: &str) -> Self {
+        let role = if role == Role::Worker { "worker" } else { "gateway" };
+        Self { said: SaidByCaller { member: fitting(&format!("{role} {name}")), ..self.said }, ..self }
     }
 
     /// The same, sent by a program of people: one of [`PROGRAMS`](crate::said::PROGRAMS).
@@ -209,6 +219,13 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A text as a header can have it.
+fn fitting(text: &str) -> Option<AsciiMetadataValue> {
+    let fit = |letter: char| if letter.is_ascii_graphic() || letter == ' ' { letter } else { '?' };
+    let text: String = text.chars().map(fit).collect();
+    text.trim().parse().ok().filter(|_| !text.trim().is_empty())
+}
+
 /// The token in the value of an `Authorization` header, if it has one.
 #[must_use]
 pub fn token_of(authorization: &str) -> Option<&str> {
@@ -224,8 +241,9 @@ pub struct SendSecret {
 
 impl Interceptor for SendSecret {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let SaidByCaller { worker, how, note } = &self.said;
-        for (header, said) in [(WORKER_HEADER, worker), (HOW_HEADER, how), (NOTE_HEADER, note)] {
+        let SaidByCaller { worker, member, how, note } = &self.said;
+        let all = [(WORKER_HEADER, worker), (MEMBER_HEADER, member), (HOW_HEADER, how), (NOTE_HEADER, note)];
+        for (header, said) in all {
             if let Some(said) = said {
                 request.metadata_mut().insert(header, said.clone());
             }

@@ -242,6 +242,39 @@ async fn restarted_register_recovers_all_live_members() {
     register.stop().await;
 }
 
+/// Whether a register that is started again hears that a member left in between. The lease is long: only a goodbye makes
+/// it go.
+async fn says_goodbye_late() -> bool {
+    let port = Port::take();
+    let lease = Duration::from_secs(60);
+    let first = Running::with(port.listen(), lease);
+    let registers = [first.name()];
+    let stays = worker(&registers, "stays");
+    let leaves = worker(&registers, "leaves");
+    until(stays.views(), |view| names(view) == ["leaves", "stays"]).await;
+    first.stop().await;
+    let mut status = leaves.registers();
+    timeout(PATIENCE, status.wait_for(|status| !status.heard)).await.unwrap().unwrap();
+    let second = Running::with(port.listen(), lease);
+    leaves.leave().await;
+    let mut views = stays.views();
+    let left = timeout(PATIENCE / 4, views.wait_for(|view| names(view) == ["stays"])).await.is_ok();
+    stays.leave().await;
+    second.stop().await;
+    left
+}
+
+/// A process that leaves waits for a second only, in which a slow machine may not reach the register.
+#[tokio::test]
+async fn member_that_leaves_while_it_redials_says_goodbye() {
+    for _ in 0..4 {
+        if says_goodbye_late().await {
+            return;
+        }
+    }
+    panic!("it never said goodbye");
+}
+
 #[tokio::test]
 async fn a_wrong_secret_is_a_sentence_said_once() {
     let register = Running::start().await;

@@ -3,9 +3,9 @@
 use broadgate_business::{
     Audience,
     cluster::Page,
-    v1::{ClientField, ClientInfo, ClientState, ListNamesReply},
+    v1::{ClientField, ClientInfo, ClientState, ListNamesReply, WorkerStatus},
 };
-use broadgate_proto::fields;
+use broadgate_proto::{fields, limits::WORKER_SILENT_S};
 use clap::Args;
 
 use crate::{
@@ -157,9 +157,14 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
             fields::absent(&fields).for_each(|field| drop(client.remove(field)));
         }
         print_json(&value)?;
-    } else if state.is_some() {
+    } else if let Some(state) = state {
         print(&held_up(&reply.clients))?;
         more(&reply.next_cursor)?;
+        if state == ClientState::Paused {
+            // A token for some apps does not see workers.
+            let status = cluster.status().await;
+            status.map_or(Ok(()), |status| print(&unanswered_by(&status.workers)))?;
+        }
     } else {
         let rows = reply.clients.iter().map(|client| {
             [
@@ -176,6 +181,19 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
         more(&reply.next_cursor)?;
     }
     complete(reply.coverage.as_ref())
+}
+
+/// The workers that leave events unanswered: a client is paused only when as many of its events are as may be.
+fn unanswered_by(workers: &[WorkerStatus]) -> String {
+    let mut text = String::new();
+    for worker in workers.iter().filter(|worker| worker.oldest_unanswered_s > 0) {
+        let WorkerStatus { name, events_unanswered, oldest_unanswered_s: oldest, .. } = worker;
+        let events = counted(*events_unanswered, "event");
+        let warns = if *oldest >= WORKER_SILENT_S { " (`broadgate doctor --only workers`)" } else { "" };
+        text +=
+            &format!("worker {}: {events} unanswered, the oldest for {oldest} s{warns}\n", one_line(name));
+    }
+    if text.is_empty() { text } else { format!("\n{text}") }
 }
 
 /// What holds each of them up.

@@ -9,6 +9,8 @@ use crate::{
     terminal_text::one_line,
 };
 
+/// Of a home that was asked in vain.
+const SILENT_HOME: &str = "NO ANSWER as the home: all gateways were asked, out of order";
 /// Shards that are listed one by one.
 const SHARDS_LISTED_MAX: usize = 8;
 
@@ -29,20 +31,22 @@ pub(crate) fn lines(trace: &SendTrace, receipt: &Receipt, is_dry: bool) -> Strin
         text += &own("", &format!("{which} of an earlier version answered, without a hop"));
     }
     if let Some(home) = silent_home(trace) {
-        let what = if receipt.ordered {
-            "answered without its hops: an earlier version"
-        } else {
-            "NO ANSWER as the home: all gateways were asked, out of order"
-        };
+        let what =
+            if receipt.ordered { "answered without its hops: an earlier version" } else { SILENT_HOME };
         text += &own("", &format!("{} {what}", one_line(home)));
     }
     text + &at(trace.took_us, &receipt_words(receipt, is_dry))
 }
 
-/// A home that was asked, and is heard of no more.
+/// A home that was asked, and is heard of no more. An earlier version does not say so itself.
 fn silent_home(trace: &SendTrace) -> Option<&str> {
     let steps = trace.hops.iter().filter_map(|hop| hop.step.as_ref());
-    if steps.clone().any(|step| matches!(step, Step::Ordered(_))) {
+    let is_said = |step: &Step| match step {
+        Step::Ordered(_) => true,
+        Step::Failed(failed) => failed.trouble() == HopTrouble::HomeSilent,
+        _ => false,
+    };
+    if steps.clone().any(is_said) {
         return None;
     }
     steps.into_iter().find_map(|step| if let Step::Asked(asked) = step { Some(&*asked.home) } else { None })
@@ -97,6 +101,9 @@ fn line(hop: &Hop, is_dry: bool) -> String {
         Some(Step::Placed(placed)) => {
             own(&time(hop.at_us), &format!("{gateway} {}", shards(&placed.shards, is_dry)))
         }
+        Some(Step::Failed(failed)) if failed.trouble() == HopTrouble::HomeSilent => {
+            at(hop.at_us, &format!("{gateway} {}", trouble(failed.trouble())))
+        }
         Some(Step::Failed(failed)) => own("", &format!("{gateway} {}", trouble(failed.trouble()))),
         None => own("", &format!("{gateway} did what this version does not know")),
     }
@@ -129,6 +136,7 @@ const fn trouble(trouble: HopTrouble) -> &'static str {
         HopTrouble::NoAnswer => "NO ANSWER in time",
         HopTrouble::Unreachable => "UNREACHABLE: the home has no link to it, or one that accepts no more",
         HopTrouble::NotSynced => "NOT SYNCED: it may have clients that the home does not know of",
+        HopTrouble::HomeSilent => SILENT_HOME,
         HopTrouble::Outside => "OUTSIDE: it is registered at another register",
         HopTrouble::Unspecified => "failed, in a way that this version does not know",
     }
@@ -241,6 +249,17 @@ mod tests {
         assert!(lines(&many, &receipt(5), false).contains("        3 hops not shown\n"));
         let own_home = HopAsked { home: "gw-1".to_owned(), link_us: 0 };
         assert_eq!(line(&hop("gw-1", 7, Step::Asked(own_home)), false), "7 us    gw-1 is the home\n");
+    }
+
+    #[test]
+    fn silent_home_stands_where_the_message_stopped() {
+        let mut stopped = trace();
+        stopped.hops[2] = hop("gw-2", 4_000_000, failed(HopTrouble::HomeSilent));
+        stopped.hops.truncate(3);
+        let text = lines(&stopped, &Receipt { ordered: false, ..receipt(0) }, false);
+        let wanted =
+            "4.00 s  gw-2 NO ANSWER as the home: all gateways were asked, out of order\n2.01 s  receipt";
+        assert!(text.contains(wanted) && text.matches("NO ANSWER").count() == 1, "{text}");
     }
 
     #[test]

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 use crate::{
     failure::Failure,
-    operate::target::{ClusterTarget, complete},
+    operate::{
+        doctor::{refused_in_words, refused_what_to_do},
+        target::{ClusterTarget, complete},
+    },
     output::{age, age_since_ms, fitted, print, print_json, screen},
     terminal_text::one_line,
 };
@@ -49,6 +52,22 @@ fn strangers(status: &StatusReply) -> impl Iterator<Item = &WorkerStatus> {
 /// What is not as it should be.
 fn warnings(status: &StatusReply) -> Vec<String> {
     let mut warnings = Vec::new();
+    warnings.extend(
+        status
+            .refused
+            .iter()
+            .map(|refused| format!("{}; {}", refused_in_words(refused), refused_what_to_do(&refused.reason))),
+    );
+    // One that is in no view answers for itself alone.
+    if status.view.as_ref().is_none_or(|view| view.members.is_empty()) {
+        let alone = status.gateways.iter().filter_map(|known| Some((known, known.register.as_ref()?)));
+        warnings.extend(alone.map(|(GatewayStatus { name, .. }, register)| {
+            let FollowedRegister { address, trouble, .. } = register;
+            let how = if register.refuses { "refuses it" } else { "has never answered it" };
+            let colon = if trouble.is_empty() { "" } else { ": " };
+            format!("{name} is in no cluster: the register {address} {how}{colon}{trouble}")
+        }));
+    }
     for member in members(status, Role::Gateway) {
         let Some(known) = gateway(status, member) else { continue };
         warnings.extend(register_warning(member, known));
@@ -71,7 +90,7 @@ fn warnings(status: &StatusReply) -> Vec<String> {
 
 /// What a gateway finds wrong with the register that it follows.
 fn register_warning(member: &Member, known: &GatewayStatus) -> Option<String> {
-    let FollowedRegister { address, heard, trouble, outside, ledger, ledger_lag_ms } =
+    let FollowedRegister { address, heard, trouble, outside, ledger, ledger_lag_ms, .. } =
         known.register.as_ref()?;
     if *heard && Duration::from_millis((*ledger_lag_ms).into()) >= LEDGER_LAG_ODD {
         return Some(format!(
@@ -261,7 +280,7 @@ fn as_json(status: &StatusReply) -> Value {
                     "peers": known.map(|known| known.peers.clone()),
                     "register": known.and_then(|known| known.register.as_ref()).map(|register| json!({
                         "address": register.address, "heard": register.heard, "trouble": register.trouble,
-                        "outside": register.outside, "ledger": register.ledger,
+                        "refuses": register.refuses, "outside": register.outside, "ledger": register.ledger,
                         "ledger_lag_ms": register.ledger_lag_ms,
                     })),
                     "redis_readers": known.map(|known| known.redis_readers.iter().map(|reader| json!({
@@ -297,6 +316,11 @@ fn as_json(status: &StatusReply) -> Value {
         "epoch": epoch(status),
         "register": { "address": status.register, "heard": status.register_heard },
         "gateways": gateways, "workers": workers,
+        "refused": status.refused.iter().map(|refused| json!({
+            "role": refused.role().as_str_name().trim_start_matches("ROLE_").to_lowercase(),
+            "name": refused.name, "address": refused.address, "reason": refused.reason, "why": refused.why,
+            "first_at_ms": refused.first_at_ms, "last_at_ms": refused.last_at_ms, "count": refused.count,
+        })).collect::<Vec<_>>(),
         "complete": coverage.complete, "missing": coverage.missing, "warnings": warnings(status),
     })
 }

@@ -18,6 +18,8 @@ use crate::{
     setting_errors,
 };
 
+/// For the search for a gateway that answers, of all the time that a command may take.
+const REACH_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long one of several addresses is tried at least.
 const ADDRESS_TIME_LEAST: Duration = Duration::from_millis(500);
 
@@ -296,8 +298,8 @@ pub struct ClusterTarget {
     /// The app that the command concerns [default: the cluster's, else default]
     #[arg(long)]
     pub app: Option<String>,
-    /// Time limit for the answer
-    #[arg(long, default_value = "5s", value_parser = setting_errors::duration)]
+    /// Time limit for the answer; a gateway waits some seconds for the others, and then names those that do not answer
+    #[arg(long, default_value = "10s", value_parser = setting_errors::duration)]
     pub timeout: Duration,
     /// Print JSON
     #[arg(long)]
@@ -363,7 +365,7 @@ impl ClusterTarget {
                 known => known.map(Ok),
             }
         };
-        let (address, known) = chosen.first(self.timeout, asked).await?;
+        let (address, known) = chosen.first(self.timeout.min(REACH_TIME_MAX), asked).await?;
         chosen.announce(&address);
         let cluster = Cluster::to_gateway(&address, credentials.clone(), app, self.timeout)?;
         Ok(ReachedCluster { cluster, address, known })

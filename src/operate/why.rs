@@ -1,12 +1,16 @@
 //! `broadgate why`.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use broadgate_business::{Cluster, cluster::Refusal};
-use broadgate_proto::v1::{Cause, EndedClient, EndedReply, EndedRequest, ended_request::Of, sends_request};
+use broadgate_proto::v1::{
+    Cause, Coverage, EndedClient, EndedReply, EndedRequest, RemovedMember, SilentPeer, ended_request::Of,
+    sends_request,
+};
 use clap::Args;
 
 use crate::{
@@ -14,9 +18,9 @@ use crate::{
     operate::{
         target::{ClusterTarget, ReachedCluster, complete},
         why_send::{CommandQuestion, why_command},
-        why_text::{Also, as_text, remembered},
+        why_text::{Also, as_text, clock, remembered},
     },
-    output::{json, print, print_json},
+    output::{age, json, print, print_json},
     setting_errors,
 };
 
@@ -144,17 +148,24 @@ pub(crate) async fn why(mut args: WhyArgs) -> Result<(), Failure> {
     } else if found {
         print(&as_text(&reply, &also(&cluster, &reply).await?, now()))?;
     }
-    complete(reply.coverage.as_ref())?;
+    if let Some(coverage) = reply.coverage.as_ref().filter(|coverage| !coverage.complete) {
+        return Err(silent_gateways(&cluster, &args, coverage).await);
+    }
     if found {
         return Ok(());
     }
     let nothing = format!("nothing is remembered of {} ({})", args.whose(), remembered(&reply, now()));
     Err(match (args.of(), known) {
-        (Some(Of::ClientId(id)), _) if !is_here(&cluster, &id).await? => Failure::NotFound(format!(
-            "{nothing}; the gateway run that had it ({}) is over, and its memory with it: its id begins with \
-             that run's",
-            id.get(..10).unwrap_or(&id)
-        )),
+        (Some(Of::ClientId(id)), _) if !is_here(&cluster, &id).await? => {
+            let run = id.get(..10).unwrap_or(&id);
+            let over = removed_run(&cluster, run).await.unwrap_or_else(|| {
+                format!(
+                    "the gateway run that had it ({run}) is over, and its memory with it: its id begins with that \
+                     run's"
+                )
+            });
+            Failure::NotFound(format!("{nothing}; {over}"))
+        }
         (_, Err(Failure::NotFound(unknown))) if args.target.app.is_some() => {
             Failure::NotFound(format!("{nothing}; {unknown}"))
         }
@@ -171,6 +182,52 @@ async fn is_here(cluster: &Cluster, client: &str) -> Result<bool, Failure> {
     };
     let members = status.view.unwrap_or_default().members;
     Ok(members.iter().any(|member| client.starts_with(&member.incarnation)))
+}
+
+/// What is known of the gateways that did not answer: of one of them the client may be, or what is remembered of it.
+async fn silent_gateways(cluster: &Cluster, args: &WhyArgs, coverage: &Coverage) -> Failure {
+    let Err(incomplete) = complete(Some(coverage)) else { return Failure::Failed("complete".to_owned()) };
+    // A token for some apps does not say who the members are.
+    let Ok(status) = cluster.status().await else { return incomplete };
+    let mut longest: BTreeMap<&str, &SilentPeer> = BTreeMap::new();
+    for peer in status.gateways.iter().flat_map(|gateway| &gateway.silent_peers) {
+        let known = longest.entry(&peer.incarnation).or_insert(peer);
+        if peer.silent_ms > known.silent_ms {
+            *known = peer;
+        }
+    }
+    let about: Vec<String> =
+        longest.values().map(|peer| silent_in_words(peer, args.client.as_deref())).collect();
+    if about.is_empty() {
+        incomplete
+    } else {
+        Failure::Incomplete(format!("{incomplete}; {}", about.join("; ")))
+    }
+}
+
+/// "gw-2 has not answered for 3 s: it hangs or is cut off"
+fn silent_in_words(peer: &SilentPeer, client: Option<&str>) -> String {
+    let has_it = client.is_some_and(|client| client.starts_with(&peer.incarnation));
+    let who = if has_it { format!("{}, which has this client,", peer.name) } else { peer.name.clone() };
+    let silent = age(Duration::from_millis(peer.silent_ms));
+    let lost = if has_it { ", and its clients with it" } else { "" };
+    format!(
+        "{who} has not answered for {silent}: it hangs or is cut off; the register removes it when its lease ends{lost}"
+    )
+}
+
+/// Which gateway had these clients, and that it was removed, if a gateway remembers it.
+async fn removed_run(cluster: &Cluster, run: &str) -> Option<String> {
+    let status = cluster.status_with_evidence().await.ok()?;
+    let mut removed = status.gateways.iter().filter_map(|gateway| gateway.evidence.as_ref());
+    let removed = removed.find_map(|evidence| evidence.removed.iter().find(|one| one.incarnation == run))?;
+    let RemovedMember { name, age_ms, .. } = removed;
+    let at = clock(ms(now()).saturating_sub(*age_ms), now());
+    Some(format!(
+        "{name}, which had it, was removed at {at} ({} ago) because it did not beat: it hangs, has ended or is cut off. If \
+         it comes back, it closes its clients with 1012; look at its process and its host",
+        age(Duration::from_millis(*age_ms))
+    ))
 }
 
 /// Refusals have no uid: those that came from the addresses of the clients, after their first end.

@@ -169,9 +169,23 @@ fn explain(end: &EndedClient) -> Explained {
             format!("no worker took its events in time{}", named(&end.limit)),
             "RUNBOOK \"clients are closed with 1013\"",
         ),
+        Cause::Drain if end.limit == "lease" => (
+            "gateway removed",
+            "its gateway did not beat for a lease: it hung or was cut off from the register, which removed it, and it \
+             joined again without its clients"
+                .to_owned(),
+            "look at that gateway's host and log: was it paused, or without memory, CPU or network?",
+        ),
+        Cause::Drain if end.limit == "removed" => (
+            "gateway removed",
+            "its gateway was removed from the cluster, and joined again without its clients: it hung, was cut off, or an \
+             operator removed it"
+                .to_owned(),
+            "`broadgate events` and the gateway's log say why it was removed",
+        ),
         Cause::Drain => (
             "service restart",
-            "its gateway was stopped or drained, or had to join the cluster again".to_owned(),
+            "its gateway was stopped or drained".to_owned(),
             "nothing: clients come back by themselves",
         ),
         Cause::Event => (

@@ -249,6 +249,73 @@ async fn gateway_that_never_joined_is_named() {
     .await;
 }
 
+/// A gateway that the register does not take in: the cluster names it, and it says so itself.
+#[tokio::test]
+async fn gateway_that_the_register_refuses_is_named() {
+    let mut cluster = Cluster::quiet(2).secret(OLD).start().await;
+    is_healthy(&cluster).await;
+    let start = |file: &str, name: &str, secret: &str| {
+        let internal = free_address();
+        let path = cluster.dir.join(format!("{file}.toml"));
+        let register = &cluster.register_address;
+        let config = format!(
+            "[cluster]\nregister = [\"{register}\"]\n[gateway]\nname = \"{name}\"\n[gateway.internal]\n\
+             bind = \"{internal}\"\n[[gateway.listeners]]\nname = \"web\"\nkind = \"web\"\nbind = \"127.0.0.1:0\"\n"
+        );
+        std::fs::write(&path, config).unwrap();
+        let args = ["gateway", "--config", &path.display().to_string()];
+        let mut environment = cluster.environment();
+        environment.retain(|(name, _)| *name != "BROADGATE_SECRET");
+        environment.push(("BROADGATE_SECRET", secret));
+        (Process::start(&cluster.dir, file, &args, &environment), internal.to_string())
+    };
+    let (mut foreign, address) = start("foreign", "gateway-3", NEW);
+    let said = "gateway gateway-3 at 127.0.0.1 is not in the cluster: the register has refused it";
+    finds(&cluster, "refused", "warn", said).await;
+    let (code, out, err) = cluster.run(&["status"]);
+    assert!(code == 0 && out.contains(&format!("warning: {said}")), "{out}{err}");
+    assert!(
+        out.contains("the shared secret is missing or differs") && out.contains("; give it the secret"),
+        "{out}"
+    );
+    let (_, out, _) = cluster.run(&["status", "--json"]);
+    let status = first_json(&out).unwrap();
+    let refused = &status["refused"][0];
+    assert_eq!((&refused["name"], &refused["reason"]), (&"gateway-3".into(), &"secret".into()), "{out}");
+    assert!(refused["count"].as_u64() >= Some(1) && refused["last_at_ms"].as_u64() > Some(0), "{out}");
+
+    let (mut twin, twins) = start("twin", "gateway-1", OLD);
+    until("the twin is named, too", async || {
+        let (_, out, _) = cluster.run(&["doctor"]);
+        out.contains(&format!("gateway gateway-1 at {twins} is not in the cluster")).then_some(())
+    })
+    .await;
+    for (address, name, secret) in [(&address, "gateway-3", NEW), (&twins, "gateway-1", OLD)] {
+        cluster.secret = secret.to_owned();
+        until("it says so itself", async || {
+            let (code, out, _) = cluster.run(&["doctor", "--addr", address]);
+            let said = format!("{name} is in no cluster: it is refused by the register");
+            (code == 1 && out.contains(&said)).then_some(())
+        })
+        .await;
+        let (_, out, _) = cluster.run(&["doctor", "--addr", address]);
+        let unknown = out.lines().find(|line| line.starts_with('?')).unwrap_or_else(|| panic!("{out}"));
+        assert!(unknown.contains(" secrets") && unknown.contains("is in no cluster"), "{out}");
+        let (_, out, _) = cluster.run(&["status", "--addr", address]);
+        assert!(out.contains(&format!("warning: {name} is in no cluster: the register ")), "{out}");
+    }
+    foreign.kill();
+    twin.kill();
+    cluster.secret = OLD.to_owned();
+    // As soon as it is let in, what kept it out is over.
+    cluster.add_gateway().await;
+    until("only the twin is left", async || {
+        let (_, out, _) = cluster.run(&["status"]);
+        (out.contains("gateway gateway-1 at") && !out.contains("gateway gateway-3 at")).then_some(())
+    })
+    .await;
+}
+
 /// An app whose backend's Redis does not answer loses what is published there.
 #[tokio::test]
 async fn redis_that_is_not_read_is_named() {

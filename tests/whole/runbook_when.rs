@@ -6,6 +6,7 @@
 //! | `… was removed … ago: it did not beat` | `doctor::worker_that_hangs_is_named` |
 //! | `no worker takes service …` | `doctor::workers_that_are_missing_or_silent_are_named` |
 //! | `… is in no cluster: it has never heard | `doctor::gateway_that_never_joined_is_named` |
+//! | `… is not in the cluster: the register has refused it` | `doctor::gateway_that_the_register_refuses_is_named` |
 //! | `register … (NOT HEARD)` | `diagnosis::status_warns_of_problems` |
 //! | `this register stands by, and no register leads now` | `etcd/runbook::etcd_loses_its_quorum_and_what_the_runbook_says_is_true` |
 //! | `the ledger in etcd cannot be used` | `etcd/access::users_and_tls_work_and_wrong_ones_are_named` |

@@ -56,9 +56,13 @@ async fn members(cluster: &Cluster, groups: &[String]) -> Vec<Client> {
 
 /// A group of many whose home is this gateway.
 async fn group_at_home(cluster: &Cluster, home: &str) -> String {
+    named_group_at_home(cluster, "room", home).await
+}
+
+async fn named_group_at_home(cluster: &Cluster, kind: &str, home: &str) -> String {
     let mut observer = ObserveClient::connect(format!("http://{}", cluster.internal[0])).await.unwrap();
     for number in 0..1000 {
-        let group = format!("room-{number}");
+        let group = format!("{kind}-{number}");
         let of = Some(Of::Group(group.clone()));
         let request = v1::InspectRequest { of, ..v1::InspectRequest::default() };
         if observer.inspect(request).await.unwrap().into_inner().home == home {
@@ -227,6 +231,69 @@ async fn a_trace_names_a_gateway_that_does_not_answer() {
     let line = out.lines().find(|line| line.trim_start().starts_with("gateway-3 ")).unwrap();
     assert!(["NO ANSWER", "UNREACHABLE", "NOT SYNCED"].iter().any(|word| line.contains(word)), "{out}");
     cluster.gateways[2].signal("CONT");
+}
+
+fn failed(receipt: &v1::Receipt) -> Vec<(&str, HopTrouble)> {
+    let troubles = steps(receipt).filter_map(|(at, step)| match step {
+        Step::Failed(failed) => Some((at, failed.trouble())),
+        _ => None,
+    });
+    troubles.collect()
+}
+
+/// A home that stands still is named where the message stopped, and nobody else is: by the receipt, by the command line,
+/// and where a group cannot do without its home.
+#[tokio::test]
+async fn a_trace_names_a_home_that_hangs_where_the_message_stopped() {
+    let patient = "beat = \"500ms\"\nlease = \"60s\"";
+    let cluster = Cluster::quiet(3).register(patient).more(KEEPING).start().await;
+    let free = named_group_at_home(&cluster, "free", "gateway-2").await;
+    let kept = group_at_home(&cluster, "gateway-2").await;
+    let _members = members(&cluster, &[free.clone(), kept.clone()]).await;
+    cluster.gateways[1].signal("STOP");
+    for _ in 0..2 {
+        let receipt = sent(&cluster, 0, traced(groups(&[&free]), "x")).await;
+        let stopped: Vec<_> = steps(&receipt).take(3).collect();
+        let [
+            ("gateway-1", Step::Taken(_)),
+            ("gateway-1", Step::Asked(asked)),
+            ("gateway-2", Step::Failed(_)),
+        ] = &stopped[..]
+        else {
+            panic!("{receipt:?}")
+        };
+        assert_eq!(asked.home, "gateway-2");
+        assert_eq!(failed(&receipt), [("gateway-2", HopTrouble::HomeSilent)]);
+        assert_eq!(placed(&receipt), (["gateway-1", "gateway-3"].into(), 2));
+        let coverage = receipt.coverage.as_ref().unwrap();
+        assert_eq!((&coverage.missing[..], receipt.ordered), (&["gateway-2".to_owned()][..], false));
+    }
+    let (code, out, err) = cluster.run(&["send", "--trace", "--group", &free, "x", "--timeout", "60s"]);
+    assert!(code == 3 && err.contains("gateway-2 did not answer in time"), "{code} {out} {err}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[1].contains("gateway-1 home is gateway-2: asked"), "{out}");
+    assert!(lines[2].contains("gateway-2 NO ANSWER as the home"), "{out}");
+    assert!(out.matches("NO ANSWER").count() == 1 && !out.contains("UNREACHABLE"), "{out}");
+    // It is repeated until the time is over: what was said meanwhile names the one that hangs.
+    let (code, out, err) = cluster.run(&["send", "--trace", "--group", &kept, "x", "--timeout", "15s"]);
+    assert!(code == 1 && err.contains("the group's home, gateway-2, which keeps its history"), "{out} {err}");
+    cluster.gateways[1].signal("CONT");
+}
+
+/// A gateway that is removed while it is waited for keeps its name.
+#[tokio::test]
+async fn a_trace_names_a_home_that_is_removed_meanwhile() {
+    let cluster = Cluster::quiet(3).register("beat = \"500ms\"\nlease = \"3s\"").start().await;
+    let room = group_at_home(&cluster, "gateway-2").await;
+    let _members = members(&cluster, std::slice::from_ref(&room)).await;
+    cluster.gateways[1].signal("STOP");
+    let receipt = sent(&cluster, 0, traced(groups(&[&room]), "x")).await;
+    let trace = receipt.trace.as_ref().unwrap();
+    let is_named = |name: &str| ALL.contains(&name);
+    assert!(trace.hops.iter().all(|hop| is_named(&hop.gateway)), "{receipt:?}");
+    assert!(is_named(&asked(&receipt).unwrap().home), "{receipt:?}");
+    assert!(receipt.coverage.as_ref().unwrap().missing.iter().all(|name| is_named(name)), "{receipt:?}");
+    cluster.gateways[1].signal("CONT");
 }
 
 /// What a gateway cannot keep apart from a send in earnest, it refuses.

@@ -288,8 +288,23 @@ async fn ends_with_their_gateway_or_app_are_explained() {
     let client = cluster.client(1).await;
     cluster.gateways[1].signal("STOP");
     until("it is removed", async || (cluster.view().await?.members.len() == 1).then_some(())).await;
+    until("that is remembered", async || {
+        let (_, _, problem) = cluster.run(&["why", "--client", &client.id]);
+        problem.contains("because it did not beat").then_some(())
+    })
+    .await;
+    // Meanwhile the others say so.
+    let (code, _, problem) = cluster.run(&["why", "--client", &client.id]);
+    assert!(code == 4 && problem.contains("gateway-2, which had it, was removed at "), "{code} {problem}");
     cluster.gateways[1].signal("CONT");
-    ended(&cluster, &client.id, (Cause::Drain, 1012, ""), "stopped or drained").await;
+    // The register says why, or a peer that it was.
+    until("its end is explained", async || {
+        let (_, out, _) = cluster.run(&["why", "--client", &client.id]);
+        let is_explained =
+            out.contains("CLOSED 1012, gateway removed") && out.contains("joined again without its clients");
+        is_explained.then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -304,8 +319,25 @@ async fn what_a_gateway_does_not_answer_and_does_not_keep_is_said() {
     assert!(problem.contains("gateway-2: not everything, by its [gateway.recorder]"), "{problem}");
     cluster.gateways[1].signal("STOP");
     let (code, _, problem) = cluster.run(&["why", "--client", &client.id]);
-    cluster.gateways[1].signal("CONT");
     assert!(code == 3 && problem.contains("gateway-2 did not answer"), "{code} {problem}");
+    cluster.gateways[1].signal("CONT");
+}
+
+/// While the register still has it, the others say for how long it has not answered.
+#[tokio::test]
+async fn client_at_a_gateway_that_hangs_is_explained() {
+    let cluster = Cluster::quiet(2).register("beat = \"500ms\"\nlease = \"60s\"").start().await;
+    let client = cluster.client(1).await;
+    cluster.gateways[1].signal("STOP");
+    until("it is said", async || {
+        let (code, _, problem) = cluster.run(&["why", "--client", &client.id]);
+        let said = "gateway-2, which has this client, has not answered for ";
+        (code == 3 && problem.contains(said) && problem.contains("it hangs or is cut off")).then_some(())
+    })
+    .await;
+    let (code, _, problem) = cluster.run(&["why", "--uid", "anybody"]);
+    assert!(code == 3 && problem.contains("gateway-2 has not answered for "), "{code} {problem}");
+    cluster.gateways[1].signal("CONT");
 }
 
 /// Apps whose clients are refused for one reason each.
@@ -318,7 +350,7 @@ const REFUSING: &str = "[[apps]]\nid = \"shop\"\nraw = true\nsocketio = true\npa
     keys = [{ key = \"one-key\", secret = \"secret-of-the-one\" }]\n";
 
 /// Every reason for which the gateway has refused anybody so far.
-async fn refused_for(cluster: &Cluster, reason: &str) -> Vec<Value> {
+pub async fn refused_for(cluster: &Cluster, reason: &str) -> Vec<Value> {
     until(&format!("{reason} is remembered"), async || {
         let (code, out, _) = cluster.run(&["why", "--address", "127.0.0.0/8", "--json", "--limit", "1000"]);
         let reply: Value = (code == 0).then(|| serde_json::from_str(&out).unwrap())?;

@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use broadgate_gateway::REFUSAL_REASONS;
+use broadgate_proto::{secret::Secret, v1};
 use broadgate_tls::{
     FileReads, client_config, load_pair, load_roots, rustls::pki_types::ServerName,
     tokio_rustls::TlsConnector,
@@ -13,6 +14,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tonic::{Code, transport::Channel};
 
 use crate::{
     cluster_tls::{Ca, certs_dir, logs, pem},
@@ -23,7 +25,7 @@ use crate::{
     pusher::Pusher,
     socketio::{Io, Laravel},
     tokens::TokensFile,
-    why::only,
+    why::{only, refused_for},
 };
 
 /// Larger than any body may be on a port whose payloads have the usual size.
@@ -257,6 +259,7 @@ fn sid_of_age(age: u64) -> u64 {
 async fn callers_with_tokens_are_named() {
     let mut tokens = TokensFile::new("why-refusals");
     let reader = tokens.add("ann", &["--role", "reader"]);
+    let operator = tokens.add("bob", &["--role", "operator", "--app", "shop"]);
     let secret = "why-secret-of-the-cluster-0123456789";
     let cluster = Cluster::quiet(1).secret(secret).gateway(&tokens.setting()).start().await;
     let call = async |bearer: &str, call: &str, body: &str| {
@@ -270,6 +273,24 @@ async fn callers_with_tokens_are_named() {
     only(&cluster, &mut reasons, "token").await;
     call(&format!("Bearer {reader}"), "Send", r#"{"to":{"groups":["x"]},"text":"hush"}"#).await;
     only(&cluster, &mut reasons, "not_allowed").await;
+
+    // By gRPC, of another app than the token is for: what a request's head does not say.
+    let channel =
+        Channel::from_shared(format!("http://{}", cluster.internal[0])).unwrap().connect().await.unwrap();
+    let sender = Secret::of_token(&operator).unwrap().sender();
+    let mut caller = v1::gateway_client::GatewayClient::with_interceptor(channel, sender);
+    for _ in 0..3 {
+        let refused = caller.send(text(groups(&["x"]), "hush")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    }
+    only(&cluster, &mut reasons, "not_allowed").await;
+    let rows = refused_for(&cluster, "not_allowed").await;
+    let row = rows.iter().find(|row| row["why"].as_str().unwrap().starts_with("token:bob: "));
+    let row = row.unwrap_or_else(|| panic!("{rows:?}"));
+    let (count, app, path) = (row["count"].to_string(), &row["app"], &row["path"]);
+    assert!(count.contains('3') && app == "default" && path == "/v1/Send", "{row}");
+    let (_, out, _) = cluster.run(&["events", "--kind", "audit"]);
+    assert!(out.contains("token:bob"), "{out}");
 }
 
 /// Certificates and bytes with which nobody may come to the internal port of a cluster with TLS.

@@ -36,9 +36,14 @@ struct Trace {
 impl Trace {
     /// The time is over.
     fn late(self, command: &Command) -> CommandError {
+        let said = match &self.refusal {
+            Some(CommandError::Refused { message, .. }) => message.clone(),
+            _ => String::new(),
+        };
         let unanswered = |gateway: &str| CommandError::Unanswered {
             gateway: gateway.to_owned(),
             command_id: marks::id(command).to_owned(),
+            said: said.clone(),
         };
         match (self.maybe, self.refusal, self.at) {
             (Some(gateway), ..) => unanswered(&gateway),

@@ -30,13 +30,16 @@ pub enum CommandError {
         message: String,
     },
     /// It was sent, but no gateway answered in time, nor did a retry: it may have happened.
-    #[error("{}", unanswered(.gateway, .command_id))]
+    #[error("{}", unanswered(.gateway, .command_id, .said))]
     Unanswered {
         /// The gateway's name; "" if several were asked.
         gateway: String,
         /// The command's id, to repeat it by [`Cluster::with_id`](crate::cluster::handle::Cluster::with_id) within two
         /// minutes; "" if it changes nothing.
         command_id: String,
+        /// What a gateway that could not carry it out said before, such as which other one does not answer; "" if none
+        /// did.
+        said: String,
     },
     /// It was not sent to any gateway: it has not happened.
     #[error("the command was not sent, because {why}")]
@@ -46,14 +49,17 @@ pub enum CommandError {
     },
 }
 
-fn unanswered(gateway: &str, command_id: &str) -> String {
-    match (gateway, command_id) {
+fn unanswered(gateway: &str, command_id: &str, said: &str) -> String {
+    let before =
+        if said.is_empty() { String::new() } else { format!("; before that it was refused: {said}") };
+    let sentence = match (gateway, command_id) {
         ("", "") => "no gateway answered in time: ask again".to_owned(),
         (gateway, "") => format!("gateway {gateway} did not answer in time: ask again"),
         (gateway, id) => format!(
             "gateway {gateway} did not answer: the command may or may not have been executed; repeat it with its id {id}"
         ),
-    }
+    };
+    sentence + &before
 }
 
 /// The kinds of refusals, by their gRPC codes.
@@ -133,7 +139,11 @@ impl CommandError {
     pub(crate) fn from_status(status: &Status) -> Self {
         // The time that the call was given is over: no gateway has said so.
         if matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) {
-            return Self::Unanswered { gateway: String::new(), command_id: String::new() };
+            return Self::Unanswered {
+                gateway: String::new(),
+                command_id: String::new(),
+                said: String::new(),
+            };
         }
         Self::Refused { kind: Refusal::from_code(status.code().into()), message: status.message().to_owned() }
     }
@@ -165,7 +175,8 @@ mod tests {
         assert_eq!(error.to_string(), "refused (not found): client x is not connected");
         assert_eq!(Refusal::from_code(10), Refusal::Conflict);
         assert_eq!(Refusal::from_code(13), Refusal::Other(13));
-        let unanswered = CommandError::Unanswered { gateway: "g1".into(), command_id: "7-1".into() };
+        let unanswered =
+            CommandError::Unanswered { gateway: "g1".into(), command_id: "7-1".into(), said: String::new() };
         assert!(unanswered.refusal().is_none() && unanswered.to_string().contains("g1"));
         assert!(unanswered.to_string().ends_with("repeat it with its id 7-1"));
         for late in [Status::cancelled("Timeout expired"), Status::deadline_exceeded("")] {

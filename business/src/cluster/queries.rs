@@ -410,13 +410,25 @@ impl Cluster {
     /// # Errors
     /// If no gateway answers in time.
     pub async fn status(&self) -> Result<StatusReply, CommandError> {
+        self.status_of(StatusRequest::default()).await
+    }
+
+    /// The same with what each gateway knows of its own state, from which `broadgate doctor` decides.
+    ///
+    /// # Errors
+    /// If no gateway answers in time.
+    pub async fn status_with_evidence(&self) -> Result<StatusReply, CommandError> {
+        self.status_of(StatusRequest { evidence: true, ..StatusRequest::default() }).await
+    }
+
+    async fn status_of(&self, asked: StatusRequest) -> Result<StatusReply, CommandError> {
         let ask = async {
             self.choose(&GatewayChoice::Any).await;
             let links = self.inner.table.borrow().in_order();
             let mut answered = Err(tonic::Status::unavailable("no gateway is known"));
             for link in links {
                 // The gateway then names those that do not answer, before this gives up.
-                let mut request = tonic::Request::new(StatusRequest::default());
+                let mut request = tonic::Request::new(asked.clone());
                 request.set_timeout(self.inner.timeout);
                 answered = GatewayClient::with_interceptor(link.channel(), self.inner.credentials.sender())
                     .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_HIGHEST)

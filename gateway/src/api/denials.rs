@@ -1,10 +1,10 @@
-//! What callers may not do: each refusal is counted and has a line in the audit, by gRPC, as JSON and on streams
-//! that are open. Those of a request's head, whose body is not read, are counted by the port.
+//! What callers may not do: each refusal is counted, is remembered as refusals of clients are, and has a line in the audit,
+//! by gRPC, as JSON and on streams that are open. Those of a request's head, whose body is not read, are counted and
+//! remembered by the port.
 
 use std::sync::Weak;
 
 use broadgate_proto::v1::{self, command::Command};
-use metrics::counter;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -12,6 +12,7 @@ use crate::{
     audit::{AuditLine, app_name, asked, fit, tapped},
     callers::Caller,
     dispatch::Dispatcher,
+    refusals::RefusalContext,
 };
 
 /// May the caller give this command?
@@ -86,7 +87,12 @@ pub(super) fn still(
 
 fn note(dispatcher: &Dispatcher, caller: &Caller, code: Code, why: &str, on: Value) {
     let reason = if code == Code::Unauthenticated { "token" } else { "not_allowed" };
-    counter!("broadgate_gateway_refused_total", "reason" => reason).increment(1);
+    let text = |name: &str| on.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (app, path) = (text("app"), format!("/v1/{}", text("call")));
+    // Whose token it is, is in the audit: here it is somebody at an address.
+    let why = &*format!("{}: {why}", caller.who());
+    RefusalContext { reason, why, address: caller.from, app, path: &path, ..RefusalContext::default() }
+        .count_and_log(&dispatcher.refusals);
     write(dispatcher, caller, reason, why, on);
 }
 

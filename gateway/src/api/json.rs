@@ -104,7 +104,7 @@ fn refused_reason(code: Code) -> Option<&'static str> {
         Code::ResourceExhausted => "command_too_large",
         Code::DeadlineExceeded => "command_slow",
         Code::Unimplemented => "command_unknown",
-        Code::PermissionDenied => "not_allowed",
+        // What it may not do is noted where that is decided.
         _ => return None,
     })
 }

@@ -63,7 +63,7 @@ pub(crate) struct InternalServices {
 
 /// Counts and logs a refused request.
 fn refused(refusals: &Refusals, request: &TurnedAway<'_>) {
-    let &TurnedAway { reason, sentence: why, address, path } = request;
+    let &TurnedAway { reason, sentence: why, address, path, .. } = request;
     counter!("broadgate_gateway_refused_total", "reason" => reason).increment(1);
     RefusalContext { reason, why, address, path, ..RefusalContext::default() }.log(refusals);
 }

@@ -21,6 +21,7 @@ use crate::{
     command::Parser,
     dispatch::{evidence::EvidenceSource, installed::Installed, latencies::Latencies},
     identity::Identity,
+    refusals::Refusals,
     shard::Pool,
 };
 
@@ -50,6 +51,8 @@ pub(crate) struct Dispatcher {
     pub(crate) audit: Audit,
     /// How much each caller commands.
     pub(crate) callers: Arc<CallerCounts>,
+    /// Who was refused lately, by every port.
+    pub(crate) refusals: Arc<Refusals>,
     /// Generates ids for commands whose caller gave none.
     pub(crate) next_id: AtomicU64,
 }

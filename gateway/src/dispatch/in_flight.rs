@@ -130,8 +130,8 @@ pub(super) struct Tracing {
 #[derive(Debug)]
 pub(super) struct AskedHome {
     pub(super) at: Instant,
-    /// None while there is no ring.
-    pub(super) home: Option<Incarnation>,
+    /// Its name; "" while there is no ring. It may be in no view any more when it is given up.
+    pub(super) home: String,
 }
 
 impl Tracing {

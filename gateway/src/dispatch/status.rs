@@ -38,6 +38,7 @@ impl Dispatcher {
             name: me.name.clone(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             peers: self.peers.up(),
+            silent_peers: self.peers.silent(),
             listener_services: self.listener_services.clone(),
             register: Some(self.followed_register()),
             evidence: self.evidence.of(&evidence, self.cluster_place()),
@@ -135,8 +136,9 @@ impl Dispatcher {
     }
 
     fn followed_register(&self) -> v1::FollowedRegister {
-        let RegisterStatus { address, heard, trouble, outside, ledger, ledger_lag_ms } = (self.register)();
-        v1::FollowedRegister { address, heard, trouble, outside, ledger, ledger_lag_ms }
+        let RegisterStatus { address, heard, trouble, outside, ledger, ledger_lag_ms, refuses, .. } =
+            (self.register)();
+        v1::FollowedRegister { address, heard, trouble, outside, ledger, ledger_lag_ms, refuses }
     }
 
     /// The names of the groups' homes, as this gateway's view has them.
@@ -152,6 +154,7 @@ impl Dispatcher {
         let register = (self.register)();
         status.register = register.address;
         status.register_heard = register.heard;
+        status.refused = register.refused.to_vec();
         let installed = self.installed.borrow().clone();
         // While the others were waited for, one of them may have been removed.
         let own = self.me.load().incarnation.to_string();

@@ -22,8 +22,13 @@ use crate::{
 impl Dispatcher {
     /// Notes that a topic's home is asked now.
     pub(super) fn asks_home(&self, topic: &Topic) -> AskedHome {
-        let ring = self.installed.borrow().ring.clone();
-        AskedHome { at: Instant::now(), home: ring.and_then(|ring| ring.pick(topic.key())) }
+        AskedHome { at: Instant::now(), home: self.home_name(topic).unwrap_or_default() }
+    }
+
+    /// The name of a topic's home, if there is one.
+    pub(super) fn home_name(&self, topic: &Topic) -> Option<String> {
+        let ring = self.installed.borrow().ring.clone()?;
+        Some(self.peers.name(ring.pick(topic.key())?))
     }
 
     /// What a home has noted becomes hops before those of the gateways that it has asked.
@@ -47,17 +52,30 @@ impl Dispatcher {
         receipt.trace = Some(all);
     }
 
-    /// Notes that a home was asked, now that it has answered, or is not waited for any longer.
-    pub(super) fn note_asked(&self, answer: &mut Answer, asked: Option<AskedHome>, placing: &Placing) {
+    /// Notes that a home was asked, now that it has answered, or, if `given_up`, was waited for until then.
+    pub(super) fn note_asked(
+        &self,
+        answer: &mut Answer,
+        asked: Option<AskedHome>,
+        placing: &Placing,
+        given_up: Option<Instant>,
+    ) {
         let (Some(asked), Some(tracing), Answer::Receipt(receipt)) = (asked, &placing.tracing, answer) else {
             return;
         };
         let me = self.me.load();
-        let home = asked.home.map(|home| self.peers.name(home)).unwrap_or_default();
-        let at = asked.at.saturating_duration_since(tracing.since);
-        let rest = receipt.trace.take().unwrap_or_default();
-        let step = asked_step(&me.name, home, asked.at.elapsed(), &rest);
-        let hops = vec![hop(me.name.clone(), at, Step::Asked(step))];
+        let since = |at: Instant| at.saturating_duration_since(tracing.since);
+        let mut rest = receipt.trace.take().unwrap_or_default();
+        if given_up.is_some() {
+            rest.hops.retain(|hop| hop.gateway != asked.home || !matches!(hop.step, Some(Step::Failed(_))));
+        }
+        let step = asked_step(&me.name, asked.home.clone(), asked.at.elapsed(), &rest);
+        let mut hops = vec![hop(me.name.clone(), since(asked.at), Step::Asked(step))];
+        // It comes where the message stopped, and not among those that did not answer later.
+        hops.extend(given_up.map(|until| {
+            let failed = v1::HopFailed { trouble: HopTrouble::HomeSilent.into() };
+            hop(asked.home, since(until), Step::Failed(failed))
+        }));
         let trace = receipt.trace.insert(v1::SendTrace { hops, ..v1::SendTrace::default() });
         add_hops(trace, rest);
     }

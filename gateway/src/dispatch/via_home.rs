@@ -1,6 +1,10 @@
 //! Commands and queries that are sent to the homes of topics.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use broadgate_proto::{
     id::Incarnation,
@@ -141,28 +145,42 @@ impl Dispatcher {
         let HomeQuestion { routed, counted, traced, .. } = asked;
         let no_home = match routed.await {
             Ok(Routed::Reply(HomeReply::Busy)) => {
-                return failed(
-                    "the topic's home cannot park more commands until the new view is synced: repeat",
-                );
+                return failed(format!(
+                    "{} cannot take or park more commands now: repeat",
+                    self.home_in_words(placing, "the topic's home")
+                ));
             }
             Ok(Routed::Reply(reply)) => match self.read(reply, counted.as_ref()) {
                 Some(mut answered) => {
-                    self.note_asked(&mut answered.answer, traced, placing);
+                    self.note_asked(&mut answered.answer, traced, placing, None);
                     return as_asked(answered, placing);
                 }
                 None => counted,
             },
             Ok(Routed::NoHome) => counted,
-            Err(_) => return failed("this gateway was removed from the cluster meanwhile: repeat elsewhere"),
+            Err(_) => {
+                return failed(
+                    "this gateway was removed from the cluster meanwhile: repeat elsewhere".to_owned(),
+                );
+            }
         };
-        if let Some(sentence) = only_by_home(self, placing) {
-            return failed(sentence);
+        if let Some(which) = only_by_home(self, placing) {
+            let home = self.home_in_words(placing, "the group's home");
+            return failed(format!("{home}, which {which}, does not answer: repeat"));
         }
+        let given_up = traced.is_some().then(Instant::now);
         let command = no_home.map_or_else(|| placing.message(), |(what, topics)| count(what, &topics));
         let answer = Box::pin(self.run_by(command, None, PlacingRight::Everywhere, None)).await;
         let mut answered = everywhere(answer);
-        self.note_asked(&mut answered.answer, traced, placing);
+        self.note_asked(&mut answered.answer, traced, placing, given_up);
         answered
+    }
+
+    /// "the group's home, gateway-2": it may be another one since it was asked.
+    fn home_in_words(&self, placing: &Placing, what: &str) -> String {
+        let topic = placing.parsed.as_ref().ok().and_then(|parsed| parsed.topic());
+        let name = topic.and_then(|topic| self.home_name(&topic));
+        name.map_or_else(|| what.to_owned(), |name| format!("{what}, {name}"))
     }
 
     /// None if the home cannot answer.
@@ -268,7 +286,7 @@ fn history_reply(page: HistoryPage<crate::command::GatewayContent>) -> v1::Histo
     }
 }
 
-fn failed(sentence: &str) -> Answered {
+fn failed(sentence: String) -> Answered {
     Answered {
         answer: Answer::Error(refusal(Code::Unavailable, sentence)),
         missing: Vec::new(),
@@ -277,18 +295,17 @@ fn failed(sentence: &str) -> Answered {
     }
 }
 
-/// Commands that only a home can answer, and sends to topics with a history, which must not miss any.
+/// Commands that only a home can answer, and sends to topics with a history, which must not miss any: what the home is
+/// needed for.
 fn only_by_home(dispatcher: &Dispatcher, placing: &Placing) -> Option<&'static str> {
     let parsed = placing.parsed.as_ref().ok()?;
     match parsed.inner() {
         ParsedCommand::Roster { .. }
         | ParsedCommand::History { .. }
         | ParsedCommand::LastValue { .. }
-        | ParsedCommand::Inspect(_) => {
-            Some("the group's home, which alone knows this, cannot be reached: repeat")
-        }
+        | ParsedCommand::Inspect(_) => Some("alone knows this"),
         ParsedCommand::Send { .. } if dispatcher.retention.of(&parsed.topic()?).has_history() => {
-            Some("the group's home, which keeps its history, cannot be reached: repeat")
+            Some("keeps its history")
         }
         _ => None,
     }

@@ -19,6 +19,7 @@ use crate::{
     dispatch::{Dispatcher, Installed},
     events::{EventKind, EventLog},
     health::Health,
+    shard::RejoinCause,
 };
 
 /// How long to wait for the reason after a membership has ended.
@@ -27,7 +28,7 @@ const LAST_WORD_TIME_MAX: Duration = Duration::from_secs(5);
 /// Why a gateway leaves its serving state.
 pub(super) enum Next {
     Stop(anyhow::Result<()>),
-    Rejoin,
+    Rejoin(RejoinCause),
 }
 
 /// Follows the membership.
@@ -78,7 +79,8 @@ impl MembershipFollower {
                     self.register.send_replace(member.register());
                     if self.is_out(&view, member) {
                         let reason = "a peer knows a view without this gateway".to_owned();
-                        return self.act(MemberEvent::Removed { reason }).unwrap_or(Next::Rejoin);
+                        let removed = self.act(MemberEvent::Removed { reason });
+                        return removed.unwrap_or(Next::Rejoin(RejoinCause::Removed));
                     }
                     member.learn(view);
                 }
@@ -133,7 +135,7 @@ impl MembershipFollower {
                 let text = format!("removed from the view, and joins again without its clients: {reason}");
                 self.dispatcher.evidence.config.events.note(EventKind::Alarm, "removed", text);
                 self.health.set_ready(false);
-                Some(Next::Rejoin)
+                Some(Next::Rejoin(RejoinCause::of(&reason)))
             }
             MemberEvent::Drain { by } => {
                 let (who, how, from, note) = (&by.who, &by.how, &by.from, &by.note);
@@ -196,20 +198,27 @@ impl Installing {
         // Before the view is published, so that a reader that sees this gateway as ready can rely on it.
         self.health.set_ready(ready && !self.draining.is_cancelled());
         self.dispatcher.peers.follow(view);
-        tell_members(&self.dispatcher.evidence.config.events, &self.installed.borrow().view, view);
-        let ring = Some(Arc::new(Ring::of_view(view)));
         let last_state = |member: &Member| {
             let incarnation = member.incarnation.parse().ok()?;
             self.dispatcher.peers.views.last_state_of(incarnation)
         };
+        let events = &self.dispatcher.evidence.config.events;
+        tell_members(events, &self.installed.borrow().view, view, last_state);
+        let ring = Some(Arc::new(Ring::of_view(view)));
         let before = self.installed.borrow().clone();
         let removed = before.removed.after(&before.view, view, last_state, Instant::now());
         self.installed.send_replace(Installed { view: Arc::clone(view), ring, inside, removed });
     }
 }
 
-/// An event for each member that has come, gone or begun to drain between two views.
-fn tell_members(events: &EventLog, before: &View, now: &View) {
+/// An event for each member that has come, gone or begun to drain between two views. `last_state` is what is known of a
+/// member from views in between.
+fn tell_members(
+    events: &EventLog,
+    before: &View,
+    now: &View,
+    last_state: impl Fn(&Member) -> Option<MemberState>,
+) {
     let named = |member: &Member| {
         let kind = if member.role() == Role::Worker { "worker" } else { "gateway" };
         format!("{kind} {} ({})", member.name, member.incarnation)
@@ -227,13 +236,18 @@ fn tell_members(events: &EventLog, before: &View, now: &View) {
         }
     }
     for member in before.members.iter().filter(|member| !present.contains(member.incarnation.as_str())) {
-        let how = if drains(member) { "has left" } else { "is gone" };
+        let has_left = drains(member) || last_state(member).is_some_and(announces);
+        let how = if has_left { "has left" } else { "is gone: it did not beat, or was removed" };
         events.note(EventKind::Members, "gone", format!("{} {how}", named(member)));
     }
 }
 
 fn drains(member: &Member) -> bool {
-    matches!(member.state(), MemberState::Draining | MemberState::Leaving)
+    announces(member.state())
+}
+
+const fn announces(state: MemberState) -> bool {
+    matches!(state, MemberState::Draining | MemberState::Leaving)
 }
 
 #[cfg(test)]
@@ -256,13 +270,18 @@ mod tests {
         let views =
             [view(&[]), view(&[a.clone(), b]), view(&[a, b_drains.clone()]), view(&[b_drains]), view(&[])];
         for pair in views.windows(2) {
-            tell_members(&events, &pair[0], &pair[1]);
+            tell_members(&events, &pair[0], &pair[1], |_| None);
         }
         let question = crate::events::EventQuestion { limit: 10, ..Default::default() };
         let told: Vec<String> =
             events.find(&question, "g").events.into_iter().map(|event| event.text).collect();
-        let wanted =
-            ["a (a) has joined", "b (b) has joined", "b (b) drains", "a (a) is gone", "b (b) has left"];
+        let wanted = [
+            "a (a) has joined",
+            "b (b) has joined",
+            "b (b) drains",
+            "a (a) is gone: it did not beat, or was removed",
+            "b (b) has left",
+        ];
         assert_eq!(told, wanted.map(|text| format!("gateway {text}")));
     }
 }

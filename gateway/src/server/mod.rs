@@ -17,7 +17,7 @@ mod start;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Weak, atomic::AtomicU64},
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -174,7 +174,7 @@ impl Bound {
         let known = (&webhooks, journal.clone(), &redis, self.start_audit(&mut tasks)?);
         let dispatcher = self.start_homes(&me, &shards, register, &stop, known, &mut tasks);
         let (open, mut listening) = mpsc::channel(1);
-        let ports = self.ports(open, shards.places()?, Arc::downgrade(&dispatcher));
+        let ports = self.ports(open, shards.places()?, &dispatcher);
         let sockets = std::mem::take(&mut self.clients.sockets);
         start_shards(&self, sockets, shards, &me.load(), &ports, &observers, &mut tasks)?;
         let internal = self.internal(&dispatcher, &ports.refusals, &observers, &pool, &me);
@@ -202,7 +202,7 @@ impl Bound {
             };
             match next {
                 Next::Stop(ended) => break ended,
-                Next::Rejoin => {
+                Next::Rejoin(why) => {
                     let known = View::clone(&seen.dispatcher.installed.borrow().view);
                     member = join(&self, Some(known));
                     let former = me.swap(Arc::new(new_me(&self, &member)));
@@ -213,7 +213,7 @@ impl Bound {
                     seen.dispatcher.peers.forget_all();
                     seen.dispatcher.homes.send(ClusterEvent::Reborn(member.incarnation())).await;
                     for mailbox in pool.shards.iter() {
-                        mailbox.send(ShardMessage::Reborn(member.incarnation())).await;
+                        mailbox.send(ShardMessage::Reborn(member.incarnation(), why)).await;
                     }
                     member.set_state(MemberState::Ready);
                 }
@@ -332,23 +332,20 @@ impl Bound {
         &self,
         open: mpsc::Sender<()>,
         places: Arc<AppConnections>,
-        dispatcher: Weak<Dispatcher>,
+        dispatcher: &Arc<Dispatcher>,
     ) -> ingress::ClientPortShared {
         let limits = &self.config.settings.limits;
         ingress::ClientPortShared {
             config: Arc::clone(&self.config),
             admission: Admission::new(limits.clients_max, limits.clients_per_ip_max),
-            refusals: Arc::new(Refusals::new(
-                self.config.apps.clone(),
-                self.config.settings.recorder.refused_max,
-            )),
+            refusals: Arc::clone(&dispatcher.refusals),
             // So that no app can use up all connections.
             bodies: Bodies::new(limits.api_bodies_bytes_max, limits.api_bodies_bytes_max / 2),
             health: self.health.clone(),
             stopping: self.stopping.clone(),
             places,
             authorizer: Authorizer::new(),
-            dispatcher,
+            dispatcher: Arc::downgrade(dispatcher),
             certificates: self.certificates.clone(),
             open,
         }
@@ -397,6 +394,10 @@ impl Bound {
             },
             audit,
             callers: Arc::new(CallerCounts::new()),
+            refusals: Arc::new(Refusals::new(
+                self.config.apps.clone(),
+                self.config.settings.recorder.refused_max,
+            )),
             next_id: AtomicU64::new(1),
         });
         let installing = Installing {

@@ -21,7 +21,7 @@ use crate::{
     shard::{
         client::{Client, ClientStage, ClosePhase},
         counters::Drop,
-        ending::{ClosingEnd, EndDetails, SlowBy},
+        ending::{ClosingEnd, EndDetails, RejoinCause, SlowBy},
         slots::Slot,
         socket::Stream,
         state::Shard,
@@ -133,13 +133,15 @@ impl Shard {
         self.close_gracefully(slot, Cause::Slow, close.code, close.reason, Some(close_code_frame(close)));
     }
 
-    /// Lets every client go in slices: as many now as leave none at the end.
-    pub(crate) fn close_slice(&mut self, slices_left: usize) {
+    /// Lets every client go in slices: as many now as leave none at the end. `why` says that the gateway was removed from
+    /// the cluster.
+    pub(crate) fn close_slice(&mut self, slices_left: usize, why: Option<RejoinCause>) {
         let open: Vec<Slot> =
             self.clients.iter().filter(|(_, client)| client.is_open()).map(|(slot, _)| slot).collect();
         let now = open.len().div_ceil(slices_left.max(1));
         let close = close::COME_BACK;
         for slot in open.into_iter().take(now) {
+            self.ending = EndDetails::of(why.map_or("", RejoinCause::label));
             self.close_gracefully(
                 slot,
                 Cause::Drain,

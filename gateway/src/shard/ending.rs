@@ -1,5 +1,7 @@
 //! What is known of the end of a client besides its cause.
 
+use broadgate_register::server::LEASE_ENDED;
+
 use crate::{recorder::EndPlace, shard::counters::Drop};
 
 /// What an end says besides its cause: set by who ends an open client, right before.
@@ -9,6 +11,31 @@ pub(crate) struct EndDetails {
     pub(crate) limit: &'static str,
     /// Messages that waited and were not written, and their bytes.
     pub(crate) unsent: (u64, u64),
+}
+
+/// Why a gateway had to join its cluster again, without its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RejoinCause {
+    /// It did not beat for a lease.
+    Lease,
+    /// An operator removed it, another register did, or a newer gateway has its address; or a peer said so first, and
+    /// not why.
+    Removed,
+}
+
+impl RejoinCause {
+    /// By the register's sentence.
+    pub(crate) fn of(reason: &str) -> Self {
+        if reason == LEASE_ENDED { Self::Lease } else { Self::Removed }
+    }
+
+    /// As ends of clients have it.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Lease => "lease",
+            Self::Removed => "removed",
+        }
+    }
 }
 
 /// A close that is under way.

@@ -10,7 +10,8 @@ use crate::{
     admission::ConnectionTicket,
     command::ParsedCommand,
     shard::{
-        notice::Notice, outcome::ShardOutcome, taps::TapTaken, worker_links::WorkerKey, worker_trials::Trying,
+        ending::RejoinCause, notice::Notice, outcome::ShardOutcome, taps::TapTaken, worker_links::WorkerKey,
+        worker_trials::Trying,
     },
 };
 
@@ -46,7 +47,7 @@ pub(crate) enum ShardMessage {
         ticket: ConnectionTicket,
     },
     /// The gateway has another incarnation: clients of the former one are closed.
-    Reborn(Incarnation),
+    Reborn(Incarnation, RejoinCause),
     /// The apps were replaced.
     Apps,
     /// The taps have changed; who has opened one asks how many clients fit it.

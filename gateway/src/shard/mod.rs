@@ -79,6 +79,7 @@ mod write;
 pub(crate) use self::{
     app_connections::AppConnections,
     counters::ShardCounts,
+    ending::RejoinCause,
     mailbox::{Mailbox, Messages, NewWorker, ShardMessage},
     notice::Notice,
     open::{Candidate, Newcomer},

@@ -241,8 +241,8 @@ impl ThreadTurns {
                 drop(shard);
                 self.ingress.adopt(listener, stream, ticket);
             }
-            ShardMessage::Reborn(incarnation) => {
-                shard.close_slice(1);
+            ShardMessage::Reborn(incarnation, why) => {
+                shard.close_slice(1, Some(why));
                 shard.reset_incarnation(incarnation);
             }
             ShardMessage::Apps => shard.apps_changed(),
@@ -260,13 +260,13 @@ impl ThreadTurns {
 async fn drain(shard: ShardHandle, ingress: Rc<dyn Ingress>, over: Duration, done: oneshot::Sender<()>) {
     let mut slices = usize::try_from(over.as_millis() / DRAIN_SLICE.as_millis()).unwrap_or(usize::MAX).max(1);
     while slices > 0 {
-        shard.borrow_mut().close_slice(slices);
+        shard.borrow_mut().close_slice(slices, None);
         slices -= 1;
         tokio::time::sleep(DRAIN_SLICE).await;
     }
     while shard.borrow().clients.has_unanswered() || ingress.has_visitors() {
         // Those whose handshake was under way.
-        shard.borrow_mut().close_slice(1);
+        shard.borrow_mut().close_slice(1, None);
         tokio::time::sleep(DRAIN_SLICE).await;
     }
     let _ = done.send(());

@@ -11,7 +11,7 @@ use std::{
 
 use axum::{Router, body::Body};
 use broadgate_proto::limits::{HANDSHAKE_BYTES_MAX, TCP_KEEP_ALIVE};
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -75,6 +75,8 @@ pub struct TurnedAway<'a> {
     pub address: Option<SocketAddr>,
     /// The path.
     pub path: &'a str,
+    /// Of a request, which may say who sends it; none of a connection on which no request has come.
+    pub headers: Option<&'a HeaderMap>,
 }
 
 /// Settings of HTTP/2; windows are the library's if none are given.
@@ -212,7 +214,13 @@ impl Server {
     }
 
     fn refuse(&self, reason: &'static str, sentence: &str, info: &TcpConnectInfo) {
-        (self.settings.refused)(&TurnedAway { reason, sentence, address: info.remote_addr(), path: "" });
+        (self.settings.refused)(&TurnedAway {
+            reason,
+            sentence,
+            address: info.remote_addr(),
+            path: "",
+            headers: None,
+        });
     }
 
     async fn http<S>(
@@ -314,6 +322,7 @@ impl Server {
                     sentence: &refusal.sentence,
                     address: info.remote_addr(),
                     path: request.uri().path(),
+                    headers: Some(request.headers()),
                 });
                 let mut response = refusal.into_response(&request);
                 if !http2 {

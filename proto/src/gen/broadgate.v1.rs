@@ -317,6 +317,33 @@ pub struct Member {
         ::prost::alloc::string::String,
     >,
 }
+/// A member that the register has refused.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RefusedMember {
+    /// As it says itself, which need not be true; ROLE_UNSPECIFIED and "" where it has not said
+    /// it.
+    #[prost(enumeration = "Role", tag = "1")]
+    pub role: i32,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// host:port of a gateway, as it says itself; otherwise the IP address from which it came.
+    #[prost(string, tag = "3")]
+    pub address: ::prost::alloc::string::String,
+    /// From a closed set, as in the metric of the register's refusals: `secret`, `token`, `invalid`,
+    /// `taken`, `full`.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// The sentence.
+    #[prost(string, tag = "5")]
+    pub why: ::prost::alloc::string::String,
+    /// By the register's clock, in milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "6")]
+    pub first_at_ms: u64,
+    #[prost(uint64, tag = "7")]
+    pub last_at_ms: u64,
+    #[prost(uint64, tag = "8")]
+    pub count: u64,
+}
 /// The register's numbered list of members, ordered by incarnation.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct View {
@@ -362,6 +389,9 @@ pub enum HopTrouble {
     NotSynced = 3,
     /// It is registered at another register only.
     Outside = 4,
+    /// It was asked as the home, and its answer was waited for until now: then all gateways
+    /// were asked, out of order.
+    HomeSilent = 5,
 }
 impl HopTrouble {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -375,6 +405,7 @@ impl HopTrouble {
             Self::Unreachable => "HOP_TROUBLE_UNREACHABLE",
             Self::NotSynced => "HOP_TROUBLE_NOT_SYNCED",
             Self::Outside => "HOP_TROUBLE_OUTSIDE",
+            Self::HomeSilent => "HOP_TROUBLE_HOME_SILENT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -385,6 +416,7 @@ impl HopTrouble {
             "HOP_TROUBLE_UNREACHABLE" => Some(Self::Unreachable),
             "HOP_TROUBLE_NOT_SYNCED" => Some(Self::NotSynced),
             "HOP_TROUBLE_OUTSIDE" => Some(Self::Outside),
+            "HOP_TROUBLE_HOME_SILENT" => Some(Self::HomeSilent),
             _ => None,
         }
     }
@@ -1671,7 +1703,9 @@ pub struct EndedClient {
     pub code: u32,
     #[prost(string, tag = "12")]
     pub reason: ::prost::alloc::string::String,
-    /// The setting whose limit was met; "" if none was.
+    /// The setting whose limit was met; "" if none was. Where the gateway was removed from the
+    /// cluster and joined it again, without its clients: `lease` if it did not beat for one, else
+    /// `removed`.
     #[prost(string, tag = "13")]
     pub limit: ::prost::alloc::string::String,
     /// The command that closed it.
@@ -3189,7 +3223,7 @@ pub struct SetState {
 pub struct Goodbye {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JoinReply {
-    #[prost(oneof = "join_reply::Reply", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "join_reply::Reply", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub reply: ::core::option::Option<join_reply::Reply>,
 }
 /// Nested message and enum types in `JoinReply`.
@@ -3218,7 +3252,16 @@ pub mod join_reply {
         /// another term is sent whole, and so is every 64th.
         #[prost(message, tag = "7")]
         Change(super::ViewChange),
+        /// Whom the register has refused lately, after the welcome and whenever that changes, at most
+        /// once in a second. To gateways only, for operators.
+        #[prost(message, tag = "8")]
+        Refused(super::RefusedMembers),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RefusedMembers {
+    #[prost(message, repeated, tag = "1")]
+    pub members: ::prost::alloc::vec::Vec<RefusedMember>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {
@@ -4815,6 +4858,10 @@ pub struct StatusReply {
     pub gateways: ::prost::alloc::vec::Vec<GatewayStatus>,
     #[prost(message, repeated, tag = "6")]
     pub workers: ::prost::alloc::vec::Vec<WorkerStatus>,
+    /// Whom the register has refused in the last 10 minutes, and has not taken in since, at most
+    /// 64; as the answering gateway has heard.
+    #[prost(message, repeated, tag = "7")]
+    pub refused: ::prost::alloc::vec::Vec<RefusedMember>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GatewayStatus {
@@ -4857,6 +4904,20 @@ pub struct GatewayStatus {
     /// Absent from gateways of earlier versions.
     #[prost(message, optional, tag = "14")]
     pub counters: ::core::option::Option<GatewayCounters>,
+    /// Gateways of its view whose link to it is down.
+    #[prost(message, repeated, tag = "15")]
+    pub silent_peers: ::prost::alloc::vec::Vec<SilentPeer>,
+}
+/// A gateway that another one cannot reach: it hangs, has ended, or is cut off.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SilentPeer {
+    #[prost(string, tag = "1")]
+    pub incarnation: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Time since it was last heard.
+    #[prost(uint64, tag = "3")]
+    pub silent_ms: u64,
 }
 /// A gateway's connection to the Redis through which an app's backend publishes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4899,6 +4960,9 @@ pub struct FollowedRegister {
     /// milliseconds.
     #[prost(uint32, tag = "6")]
     pub ledger_lag_ms: u32,
+    /// Whether it refused this gateway when that last asked, with the sentence in `trouble`.
+    #[prost(bool, tag = "7")]
+    pub refuses: bool,
 }
 /// Which parts of ClientInfo to send besides client_id and app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

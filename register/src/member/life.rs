@@ -113,7 +113,7 @@ impl Following {
             }
             Reply::View(view) => self.take_whole(view),
             Reply::Change(change) => self.take_change(change),
-            Reply::Beat(_) => FollowStep::Nothing,
+            Reply::Beat(_) | Reply::Refused(_) => FollowStep::Nothing,
             Reply::Removed(removed) => FollowStep::Dead(removed.reason),
             // What is known here is as new: the error that ends the stream says the rest.
             Reply::Elsewhere(other) if other.term < epoch(&self.known).term => FollowStep::Nothing,

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use broadgate_proto::id::Incarnation;
+use broadgate_tls::Credentials;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep},
@@ -60,13 +61,17 @@ pub(super) struct RegisterLink {
     strange: Option<(SocketAddr, String)>,
     /// The leader, as one that stands by has named it.
     led: Option<String>,
+    /// A register has taken this incarnation in, has not removed it, and has not heard its goodbye.
+    belongs: bool,
+    /// It leaves, and joins only to say so.
+    says_goodbye: bool,
     /// Dropped when all is over.
     _end: oneshot::Sender<()>,
 }
 
 impl RegisterLink {
     pub fn new(
-        config: Config,
+        mut config: Config,
         incarnation: Incarnation,
         wishes: watch::Receiver<Wish>,
         publisher: StatusPublisher,
@@ -74,6 +79,9 @@ impl RegisterLink {
         end: oneshot::Sender<()>,
     ) -> Self {
         let known = publisher.views.borrow().clone();
+        let Credentials { secret, tls } = config.credentials;
+        // Whom a register does not let in cannot say who it is in a Hello.
+        config.credentials = Credentials { secret: secret.of_member(config.role, &config.name), tls };
         Self {
             life: Following::new(known),
             redial: Redial::new(config.registers.clone()),
@@ -90,6 +98,8 @@ impl RegisterLink {
             avoid: None,
             strange: None,
             led: None,
+            belongs: false,
+            says_goodbye: false,
             _end: end,
         }
     }
@@ -103,12 +113,12 @@ impl RegisterLink {
             let wait = self.redial.wait(random().unwrap_or_default());
             let register = self.redial.target().to_owned();
             if self.unwanted_within(sleep(wait)).await.is_none() {
-                return;
+                return self.leave_late(&register).await;
             }
             match self.round(&register).await {
                 RegisterLinkEnd::Over => {
                     self.publisher.away(&register, "this member has left the cluster".to_owned());
-                    return;
+                    return self.leave_late(&register).await;
                 }
                 RegisterLinkEnd::Broken(why) => {
                     tracing::warn!(register, why, "lost the register; the last view stays");
@@ -152,12 +162,20 @@ impl RegisterLink {
                 RegisterLinkEnd::Refused { sentence, fatal } => {
                     self.redial.next();
                     self.report_refusal(&register, &sentence, fatal);
-                    self.publisher.away(&register, sentence);
+                    self.publisher.refused(&register, sentence);
                     if fatal {
                         return;
                     }
                 }
             }
+        }
+    }
+
+    /// Says goodbye at the register that was tried last, if the process leaves while none knows that: otherwise its lease
+    /// would have to end, as if it had died. The process does not wait long for it.
+    async fn leave_late(&mut self, register: &str) {
+        if self.belongs && self.wishes.borrow().leave && !std::mem::replace(&mut self.says_goodbye, true) {
+            let _ = self.round(register).await;
         }
     }
 
@@ -193,12 +211,21 @@ impl RegisterLink {
     /// The output of a future, unless the process leaves or ends meanwhile. What peers pass on is
     /// taken in too, so that views go on while no register can be reached.
     async fn unwanted_within<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        self.within(work, !self.says_goodbye).await
+    }
+
+    /// The same, also if the process leaves meanwhile.
+    async fn ended_within<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        self.within(work, false).await
+    }
+
+    async fn within<T>(&mut self, work: impl Future<Output = T>, until_it_leaves: bool) -> Option<T> {
         tokio::pin!(work);
         loop {
             tokio::select! {
                 output = &mut work => return Some(output),
                 changed = self.wishes.changed() => {
-                    if changed.is_err() || self.wishes.borrow().leave {
+                    if changed.is_err() || until_it_leaves && self.wishes.borrow().leave {
                         return None;
                     }
                     self.learn();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broadgate_proto::v1::View;
+use broadgate_proto::v1::{RefusedMember, View};
 use tokio::sync::{broadcast, watch};
 
 /// Which register is being followed.
@@ -19,6 +19,10 @@ pub struct RegisterStatus {
     pub outside: Vec<String>,
     /// What keeps its list: "" is its memory.
     pub ledger: String,
+    /// Whether it refused this member when that last asked, with the sentence in `trouble`.
+    pub refuses: bool,
+    /// Whom it has refused lately, if this is a gateway.
+    pub refused: Arc<[RefusedMember]>,
     /// How long the oldest change that the ledger has not accepted had waited at the last beat.
     pub ledger_lag_ms: u32,
 }
@@ -66,6 +70,21 @@ impl StatusPublisher {
         self.publish(register, false, trouble, outside);
     }
 
+    /// The register says that it does not take this member in.
+    pub fn refused(&self, register: &str, sentence: String) {
+        self.away(register, sentence);
+        self.status.send_modify(|status| status.refuses = true);
+    }
+
+    /// Whom the followed register refuses.
+    pub fn refused_members(&self, members: Vec<RefusedMember>) {
+        self.status.send_if_modified(|status| {
+            let differs = *status.refused != *members;
+            status.refused = members.into();
+            differs
+        });
+    }
+
     /// Another register is active, and knows of these gateways.
     pub fn split(&self, register: &str, trouble: String, outside: Vec<String>) {
         self.publish(register, true, trouble, outside);
@@ -89,7 +108,18 @@ impl StatusPublisher {
         self.status.send_if_modified(|old| {
             let (ledger, ledger_lag_ms) = (old.ledger.clone(), old.ledger_lag_ms);
             let address = register.to_owned();
-            let status = RegisterStatus { address, heard, trouble, outside, ledger, ledger_lag_ms };
+            // Of another register nothing is known yet.
+            let refused = if heard { old.refused.clone() } else { Arc::default() };
+            let status = RegisterStatus {
+                address,
+                heard,
+                trouble,
+                outside,
+                ledger,
+                refuses: false,
+                refused,
+                ledger_lag_ms,
+            };
             let differs = *old != status;
             *old = status;
             differs

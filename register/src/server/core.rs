@@ -1,7 +1,7 @@
 //! The register's state machine: no clock, no socket; `apply(input, now) -> effects`.
 //!
 //! Every change of the list is in a new epoch: the first at once, those within [`VIEW_INTERVAL`] together in
-//! the next. A member is removed by its own goodbye,
+//! the next. A member is removed by its own goodbye, once a view has shown that it goes,
 //! by an operator, by a newer gateway at its address, or when its lease ends; never because its
 //! stream broke. Inputs of a connection that its member has replaced touch nothing.
 
@@ -16,6 +16,7 @@ use broadgate_proto::{
     id::Incarnation,
     limits::{VIEW_BYTES_MAX, VIEW_INTERVAL},
     v1::{BeatAnswer, Epoch, Hello, Member, MemberState, Removed, Role, View, Welcome, join_reply::Reply},
+    view,
 };
 
 use super::{
@@ -36,6 +37,15 @@ struct MemberEntry {
     /// When it was last heard, or when a view that names it was taken over.
     last_seen: Duration,
     connection: Option<ConnectionId>,
+    /// It has said goodbye, and the next view shows that it goes: the view after that is without it.
+    left: bool,
+}
+
+impl MemberEntry {
+    /// One that is heard now.
+    const fn heard(member: Member, now: Now, connection: Option<ConnectionId>) -> Self {
+        Self { member, last_seen: now.up, connection, left: false }
+    }
 }
 
 /// A register without clock and sockets.
@@ -171,15 +181,16 @@ impl Core {
     pub fn apply(&mut self, input: Input, now: Now) -> Vec<Effect> {
         let mut out = Vec::new();
         // Of the list that a register forgets when it steps down nothing is left to be shown.
-        if self.pending.is_due(now) || self.pending.waits() && matches!(input, Input::StepDown { .. }) {
+        let shows_all = matches!(input, Input::StepDown { .. });
+        while self.pending.is_due(now) || self.pending.waits() && shows_all {
             self.publish(now, &mut out);
         }
         let term = self.epoch.term;
         let effects = self.step(input, now);
         self.pending.take(effects, &mut out);
         // A term begins at once: whatever was reported is not reported again.
-        let began = self.pending.waits() && self.epoch.term != term;
-        if began || self.pending.is_due(now) {
+        let mut began = self.pending.waits() && self.epoch.term != term;
+        while std::mem::take(&mut began) || self.pending.is_due(now) {
             self.publish(now, &mut out);
         }
         out
@@ -200,7 +211,7 @@ impl Core {
             Input::SetState { connection, state } => self.set_state(connection, state, now),
             Input::Goodbye { connection } => {
                 if let Some((incarnation, _)) = self.of(connection) {
-                    self.remove(incarnation, RemovalReason::Leave, &mut out);
+                    self.goodbye(incarnation, &mut out);
                     self.pending.change();
                 }
             }
@@ -252,7 +263,8 @@ impl Core {
             Ok(checked) => checked,
             Err(sentence) => return out.push(Effect::Refuse(connection, RegisterRefusal::Invalid(sentence))),
         };
-        if self.removed.contains(incarnation) {
+        let has_left = self.members.get(&incarnation).is_some_and(|entry| entry.left);
+        if has_left || self.removed.contains(incarnation) {
             return dismiss(connection, "this incarnation was removed: join as a new one", out);
         }
         let knows = reported.as_ref().and_then(|view| view.epoch);
@@ -335,8 +347,7 @@ impl Core {
         let Some(entry) = self.members.get_mut(&incarnation) else {
             member.since_ms = now.unix_ms;
             out.push(Effect::Happened(Happened::Joined(member.clone())));
-            let entry = MemberEntry { member, last_seen: now.up, connection: Some(connection) };
-            self.insert(incarnation, entry);
+            self.insert(incarnation, MemberEntry::heard(member, now, Some(connection)));
             return true;
         };
         entry.last_seen = now.up;
@@ -439,6 +450,39 @@ impl Core {
         }
     }
 
+    /// A member leaves; the caller notes the change. Whoever follows views tells a member that has left from one that
+    /// was removed by its last state, so a view has to show that this one goes before it is gone: it may have said both
+    /// since the last view.
+    fn goodbye(&mut self, incarnation: Incarnation, out: &mut Vec<Effect>) {
+        let is_shown_to_stay = view::find(&self.view, incarnation).is_some_and(|member| !view::goes(member));
+        let Some(entry) = self.members.get_mut(&incarnation).filter(|_| is_shown_to_stay) else {
+            return self.remove(incarnation, RemovalReason::Leave, out);
+        };
+        // That it has no clients any more, only it can say.
+        if !view::goes(&entry.member) {
+            entry.member.set_state(MemberState::Draining);
+        }
+        entry.left = true;
+        if let Some(connection) = entry.connection.take() {
+            self.connections.remove(&connection);
+            out.push(Effect::Close(connection));
+        }
+    }
+
+    /// Those who have left, and are shown to, are gone in the next view.
+    fn remove_left(&mut self, out: &mut Vec<Effect>) {
+        let left: Vec<_> = self.members.iter().filter(|(_, entry)| entry.left).map(|(one, _)| *one).collect();
+        if left.is_empty() {
+            return;
+        }
+        self.pending.change();
+        let mut effects = Vec::new();
+        for incarnation in left {
+            self.remove(incarnation, RemovalReason::Leave, &mut effects);
+        }
+        self.pending.take(effects, out);
+    }
+
     /// Takes a member off the list; the caller notes the change.
     fn remove(&mut self, incarnation: Incarnation, reason: RemovalReason, out: &mut Vec<Effect>) {
         let Some(entry) = self.members.remove(&incarnation) else { return };
@@ -465,6 +509,7 @@ impl Core {
         self.recent.push(self.view.clone(), self.members_bytes);
         self.pending.made(self.epoch, now, out);
         out.push(Effect::View(self.view.clone()));
+        self.remove_left(out);
     }
 }
 

@@ -5,14 +5,14 @@
 use std::{
     collections::{HashMap, VecDeque},
     future::Future,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use broadgate_proto::{
     LEADER_HEADER,
     limits::MEMBERS_MAX,
-    v1::{JoinReply, View, ViewChange, join_reply::Reply},
+    v1::{JoinReply, Role, View, ViewChange, join_reply::Reply},
     view::epoch,
 };
 use metrics::counter;
@@ -27,9 +27,10 @@ use super::{
     config::Config,
     core::Core,
     ledger::{LedgerReply, LedgerRequest},
+    refused::{ClaimedMember, RefusedLately},
     replica::Replica,
     report,
-    step::{ConnectionId, Effect, FromLedger, Input, Now, OperatorAnswer, RegisterRefusal},
+    step::{ConnectionId, Effect, FromLedger, Happened, Input, Now, OperatorAnswer, RegisterRefusal},
     view_stream::{LastChange, OutgoingView, SentViews},
 };
 
@@ -41,6 +42,9 @@ pub(super) const REQUESTS_MAX: usize = 1024;
 const STREAMS_MAX: usize = 4 * MEMBERS_MAX;
 /// Leases are looked at this often within one lease.
 const TICKS_PER_LEASE: u32 = 10;
+
+/// Gateways hear at most this often who was refused.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// To an operator whose command was under way when the register lost its lead.
 const LEAD_LOST: &str = "this register has just lost its lead, and does not know whether the command was carried \
@@ -102,6 +106,8 @@ pub(super) struct StreamEnds {
 struct Outlet {
     sender: mpsc::Sender<Result<StreamItem, Status>>,
     views: bool,
+    /// Who it is, once it has said Hello.
+    claimed: Option<ClaimedMember>,
     sent: SentViews,
     _closed: DropGuard,
 }
@@ -118,6 +124,10 @@ struct Hub {
     started: Instant,
     /// Why a member was refused last.
     refused: String,
+    /// Who was refused lately; the port notes those that it does not let in.
+    lately: Arc<Mutex<RefusedLately>>,
+    /// When gateways heard that last.
+    told_refused: Duration,
 }
 
 /// The hub's side of a ledger.
@@ -131,11 +141,12 @@ pub(super) struct ToLedger {
 pub(super) async fn run(
     config: Config,
     ledger: Option<ToLedger>,
-    mut requests: mpsc::Receiver<HubRequest>,
+    (mut requests, lately): (mpsc::Receiver<HubRequest>, Arc<Mutex<RefusedLately>>),
+    started: std::time::Instant,
     shutdown: impl Future,
 ) {
     let (orders, mut replies) = ledger.map(|ledger| (ledger.orders, ledger.replies)).unzip();
-    let mut hub = Hub::new(&config, orders);
+    let mut hub = Hub::new(&config, orders, (lately, started));
     let mut ticks = interval((config.lease / TICKS_PER_LEASE).max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
@@ -155,7 +166,10 @@ pub(super) async fn run(
                 None => return,
             },
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => hub.apply(Input::Tick),
-            _ = ticks.tick() => hub.apply(Input::Tick),
+            _ = ticks.tick() => {
+                hub.apply(Input::Tick);
+                hub.tell_refused();
+            }
         }
     }
 }
@@ -168,8 +182,25 @@ async fn next_reply(replies: &mut Option<mpsc::Receiver<LedgerReply>>) -> Option
     }
 }
 
+impl Outlet {
+    /// A gateway that was taken in.
+    fn is_gateway(&self) -> bool {
+        self.views && self.claimed.as_ref().is_some_and(|claimed| claimed.role == Role::Gateway)
+    }
+}
+
+/// What time it is for a register that was started then.
+pub(super) fn now(started: std::time::Instant) -> Now {
+    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Now { up: started.elapsed(), unix_ms: u64::try_from(wall.as_millis()).unwrap_or_default() }
+}
+
 impl Hub {
-    fn new(config: &Config, orders: Option<mpsc::Sender<LedgerRequest>>) -> Self {
+    fn new(
+        config: &Config,
+        orders: Option<mpsc::Sender<LedgerRequest>>,
+        (lately, started): (Arc<Mutex<RefusedLately>>, std::time::Instant),
+    ) -> Self {
         let replica = if orders.is_some() {
             report::leads(false);
             Replica::over_ledger(config.beat, config.lease)
@@ -186,14 +217,34 @@ impl Hub {
             outlets: HashMap::new(),
             computed: LastChange::default(),
             next: 1,
-            started: Instant::now(),
+            started: started.into(),
             refused: String::new(),
+            lately,
+            told_refused: Duration::ZERO,
         }
     }
 
     fn now(&self) -> Now {
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Now { up: self.started.elapsed(), unix_ms: u64::try_from(wall.as_millis()).unwrap_or_default() }
+        now(self.started.into_std())
+    }
+
+    fn lately(&self) -> MutexGuard<'_, RefusedLately> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the gateways who was refused, if that has changed.
+    fn tell_refused(&mut self) {
+        let now = self.now();
+        if now.up < self.told_refused + REFUSED_INTERVAL {
+            return;
+        }
+        let Some(refused) = self.lately().take_changed(now) else { return };
+        self.told_refused = now.up;
+        let gateways = self.outlets.iter().filter(|(_, outlet)| outlet.is_gateway());
+        let gateways: Vec<_> = gateways.map(|(connection, _)| *connection).collect();
+        for connection in gateways {
+            self.send(connection, StreamItem::Reply(Reply::Refused(refused.clone())));
+        }
     }
 
     /// When a view has to be made, if one waits.
@@ -208,10 +259,12 @@ impl Hub {
             HubRequest::Input(input)
                 if input.sender().is_some_and(|from| !self.outlets.contains_key(&from)) => {}
             HubRequest::Input(input) => {
-                if let Input::Hello { connection, hello, .. } = &input
+                if let Input::Hello { connection, hello, origin } = &input
                     && let Some(outlet) = self.outlets.get_mut(connection)
                 {
                     outlet.sent.changes = hello.changes;
+                    let from = origin.address.map(|address| address.to_string()).unwrap_or_default();
+                    outlet.claimed = hello.member.as_ref().map(|member| ClaimedMember::of(member, from));
                 }
                 self.apply(input);
             }
@@ -268,7 +321,7 @@ impl Hub {
             return;
         }
         let sent = SentViews::default();
-        let outlet = Outlet { sender, views: watch, sent, _closed: closed.drop_guard() };
+        let outlet = Outlet { sender, views: watch, claimed: None, sent, _closed: closed.drop_guard() };
         self.outlets.insert(connection, outlet);
         if watch {
             self.show(connection, &view);
@@ -296,18 +349,24 @@ impl Hub {
                     }
                 }
                 Effect::Reply(connection, reply) => {
-                    if matches!(reply, Reply::Welcome(_))
-                        && let Some(outlet) = self.outlets.get_mut(&connection)
-                    {
+                    let is_welcome = matches!(reply, Reply::Welcome(_));
+                    if is_welcome && let Some(outlet) = self.outlets.get_mut(&connection) {
                         outlet.views = true;
                     }
                     self.send(connection, StreamItem::Reply(reply));
+                    if is_welcome && self.outlets.get(&connection).is_some_and(Outlet::is_gateway) {
+                        let refused = self.lately().messages();
+                        if !refused.members.is_empty() {
+                            self.send(connection, StreamItem::Reply(Reply::Refused(refused)));
+                        }
+                    }
                 }
                 Effect::Show(connection, view) => self.show(connection, &view),
                 Effect::Close(connection) => drop(self.outlets.remove(&connection)),
                 Effect::Refuse(connection, refusal) => {
                     counter!("broadgate_register_refused_total", "reason" => refusal.label()).increment(1);
                     self.warn_of(&refusal);
+                    self.note_refused(connection, &refusal);
                     if let Some(outlet) = self.outlets.remove(&connection) {
                         let _ = outlet.sender.try_send(Err(refusal.into()));
                     }
@@ -323,7 +382,12 @@ impl Hub {
                         let _ = operator.send(result);
                     }
                 }
-                Effect::Happened(happened) => report::happened(&happened),
+                Effect::Happened(happened) => {
+                    if let Happened::Joined(member) | Happened::Redialled(member) = &happened {
+                        self.lately().took_in(member);
+                    }
+                    report::happened(&happened);
+                }
             }
         }
     }
@@ -335,6 +399,19 @@ impl Hub {
             // A write that never ends makes this register give its lead up.
             tracing::error!("the task of the ledger takes no orders");
         }
+    }
+
+    /// Remembers a refusal that will come again. Those by a register that has stepped down or does not lead pass.
+    fn note_refused(&self, connection: ConnectionId, refusal: &RegisterRefusal) {
+        let claimed = self.outlets.get(&connection).and_then(|outlet| outlet.claimed.clone());
+        let (
+            Some(claimed),
+            RegisterRefusal::Invalid(_) | RegisterRefusal::Full(_) | RegisterRefusal::Taken(_),
+        ) = (claimed, refusal)
+        else {
+            return;
+        };
+        self.lately().note(claimed, refusal.label(), &refusal.to_string(), self.now());
     }
 
     /// A member that is refused comes back every other second: one sentence is said once.
@@ -409,6 +486,15 @@ mod tests {
     use super::*;
     use crate::server::{check::PeerOrigin, step::Elected};
 
+    async fn running(
+        ledger: Option<ToLedger>,
+        requests: mpsc::Receiver<HubRequest>,
+        shutdown: impl Future<Output = ()>,
+    ) {
+        let lately = Arc::new(Mutex::new(RefusedLately::new()));
+        run(Config::default(), ledger, (requests, lately), std::time::Instant::now(), shutdown).await;
+    }
+
     async fn open(hub: &mpsc::Sender<HubRequest>) -> StreamEnds {
         let (opened, answer) = oneshot::channel();
         hub.send(HubRequest::Open { watch: false, opened }).await.unwrap();
@@ -436,7 +522,7 @@ mod tests {
         let (ledger_replies, replies) = mpsc::channel(8);
         let stop = CancellationToken::new();
         let ledger = Some(ToLedger { orders, replies });
-        let task = tokio::spawn(run(Config::default(), ledger, requests, stop.clone().cancelled_owned()));
+        let task = tokio::spawn(running(ledger, requests, stop.clone().cancelled_owned()));
         let elected =
             Elected { guard: 1, until: Duration::ZERO, salt: 7, views: Vec::new(), removed: Vec::new() };
         let until = Instant::now() + Duration::from_secs(60);
@@ -458,7 +544,7 @@ mod tests {
     async fn member_that_does_not_read_is_disconnected() {
         let (hub, requests) = mpsc::channel(REQUESTS_MAX);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(Config::default(), None, requests, stop.clone().cancelled_owned()));
+        let task = tokio::spawn(running(None, requests, stop.clone().cancelled_owned()));
         let slow = join(&hub, 1).await;
         let mut quick = join(&hub, 2).await;
         let connection = quick.connection;

@@ -12,6 +12,7 @@
 //! | `ledger.rs`, `ledger/` | the task that keeps the list in etcd |
 //! | `hub.rs` | the one task that owns the core and every stream's outgoing end |
 //! | `view_stream.rs` | pure: whether a stream is sent a whole view or what differs |
+//! | `refused.rs` | pure: members that were refused lately, for operators |
 //! | `grpc.rs` | calls to requests |
 //! | `serve.rs` | from the port to the stop: the tasks |
 //! | `config.rs` | settings |
@@ -24,6 +25,7 @@ mod grpc;
 mod history;
 mod hub;
 mod ledger;
+mod refused;
 mod replica;
 mod report;
 mod serve;
@@ -36,6 +38,7 @@ pub use config::{Config, Etcd, Ledger, PREFIX_DEFAULT};
 pub use history::REMOVED_MAX;
 pub use ledger::check as check_etcd;
 pub use serve::run;
+pub use step::LEASE_ENDED;
 
 /// The state machine, for simulations of whole clusters.
 #[doc(hidden)]

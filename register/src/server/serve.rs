@@ -7,7 +7,7 @@ use std::{
 };
 
 use broadgate_port::{Book, Check, Http2, PortSettings, Times, TurnedAway};
-use broadgate_proto::{limits, v1::register_server::RegisterServer};
+use broadgate_proto::{limits, secret::MEMBER_HEADER, v1::register_server::RegisterServer};
 use broadgate_tasks::Tasks;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use tonic::service::Routes;
 use super::{
     config::{Config, Ledger},
     grpc, hub, ledger,
+    refused::{ClaimedMember, RefusedLately},
 };
 
 /// After an idle connection has said nothing for this long it is asked whether it lives.
@@ -24,6 +25,8 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// What it says of itself to those who look for something else there.
 const PORT: &str = "this is the register's port, which speaks gRPC with members and operators";
+/// The call by which members join.
+const JOIN_PATH: &str = "/broadgate.v1.Register/Join";
 /// From the end of every stream to the end of every task.
 const END_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -40,6 +43,7 @@ pub async fn run(
     config.check()?;
     let connections_max = config.connections_max;
     let (hub, requests) = mpsc::channel(hub::REQUESTS_MAX);
+    let refused_lately = Arc::new(Mutex::new(RefusedLately::new()));
     let server = RegisterServer::new(grpc::Service { hub, shown: config.credentials.shown() })
         .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
@@ -67,7 +71,9 @@ pub async fn run(
             Some(hub::ToLedger { orders, replies })
         }
     };
-    let owner = hub::run(config, to_ledger, requests, stop.clone().cancelled_owned());
+    let started = Instant::now();
+    let kept = Arc::clone(&refused_lately);
+    let owner = hub::run(config, to_ledger, (requests, kept), started, stop.clone().cancelled_owned());
     let ended = owner_ended.clone().drop_guard();
     tasks.spawn("members", async move {
         let _ended = ended;
@@ -88,7 +94,7 @@ pub async fn run(
             keep_alive_timeout: KEEPALIVE_TIMEOUT,
         }),
         tls: tls.map(Into::into),
-        refused: Arc::new(refused),
+        refused: Arc::new(move |request: &TurnedAway<'_>| refused(request, &refused_lately, started)),
     };
     let router = broadgate_port::or_nothing(Routes::new(server).prepare().into_axum_router(), PORT);
     let serving = broadgate_port::serve(listener, router, check, settings, served_until.clone());
@@ -112,9 +118,17 @@ pub async fn run(
 /// What the log has of requests that were refused.
 static REFUSALS: Mutex<Book> = Mutex::new(Book::new());
 
-fn refused(request: &TurnedAway<'_>) {
-    let &TurnedAway { reason, sentence: why, address, path } = request;
+fn refused(request: &TurnedAway<'_>, lately: &Mutex<RefusedLately>, started: Instant) {
+    let &TurnedAway { reason, sentence: why, address, path, headers } = request;
     metrics::counter!("broadgate_register_refused_total", "reason" => reason).increment(1);
+    // Nobody waits for another one's note, either.
+    if path == JOIN_PATH
+        && let Ok(mut lately) = lately.try_lock()
+    {
+        let said = headers.and_then(|headers| headers.get(MEMBER_HEADER)?.to_str().ok()).unwrap_or_default();
+        let from = address.map(|address| address.ip().to_canonical().to_string()).unwrap_or_default();
+        lately.note(ClaimedMember::stranger(said, from), reason, why, hub::now(started));
+    }
     let path = &path[..path.floor_char_boundary(limits::REFUSAL_FIELD_BYTES_MAX)];
     let why = &why[..why.floor_char_boundary(limits::REFUSAL_FIELD_BYTES_MAX)];
     let address = address.map(tracing::field::display);

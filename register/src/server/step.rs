@@ -204,6 +204,9 @@ impl RegisterRefusal {
     }
 }
 
+/// What a member hears that was removed for its silence.
+pub const LEASE_ENDED: &str = "not heard for a lease";
+
 /// Why a member is not in the view any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovalReason {
@@ -235,7 +238,7 @@ impl RemovalReason {
     /// The sentence for the member.
     pub const fn sentence(self) -> &'static str {
         match self {
-            Self::Lease => "not heard for a lease",
+            Self::Lease => LEASE_ENDED,
             Self::Leave => "said goodbye",
             Self::Replaced => "a newer gateway advertises the same address",
             Self::Operator => "an operator took it out",

@@ -10,7 +10,7 @@ use crate::{
     operate::doctor::{
         drops::drops,
         findings::{Checked, some},
-        membership::{answers, links, pairs, register, removed, versions, views},
+        membership::{answers, links, pairs, refused, register, removed, versions, views},
         same::same,
         secrets::secrets,
         seen::{SeenCluster, SeenGateway},
@@ -30,9 +30,10 @@ const PAUSE_TOLD: Duration = Duration::from_secs(120);
 type Decide = fn(&SeenCluster, &mut Checked);
 
 /// Every check: its name, what it asks, and how it decides.
-pub(crate) const CHECKS: [(&str, &str, Decide); 22] = [
+pub(crate) const CHECKS: [(&str, &str, Decide); 23] = [
     ("answers", "does every gateway of the view answer?", answers),
     ("removed", "have members gone only after they left?", removed),
+    ("refused", "has the register taken in everybody who asked?", refused),
     ("register", "is it heard by all gateways, with a ledger that keeps up?", register),
     ("links", "does every gateway reach every other one, in both directions?", links),
     ("views", "have all gateways installed the same view?", views),
@@ -55,6 +56,10 @@ pub(crate) const CHECKS: [(&str, &str, Decide); 22] = [
     ("audit", "is everything written down that callers do?", audit),
 ];
 
+/// Those about what gateways have in common: one that is in no cluster cannot know.
+const OF_THE_CLUSTER: [&str; 9] =
+    ["answers", "removed", "refused", "links", "homes", "versions", "services", "same", "secrets"];
+
 /// What these checks find; all if none is named.
 pub(crate) fn check(seen: &SeenCluster, only: &[String]) -> Vec<Checked> {
     let asked = CHECKS.iter().filter(|(name, ..)| only.is_empty() || only.iter().any(|one| one == name));
@@ -63,6 +68,11 @@ pub(crate) fn check(seen: &SeenCluster, only: &[String]) -> Vec<Checked> {
         // What has happened is true without a second look.
         checked.has_happened = name == "removed";
         decide(seen, &mut checked);
+        if let Some(alone) = seen.is_of_no_cluster()
+            && OF_THE_CLUSTER.contains(&name)
+        {
+            checked.unknown = format!("{alone} is in no cluster");
+        }
         checked
     });
     decided.collect()

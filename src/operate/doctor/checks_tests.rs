@@ -3,7 +3,9 @@ use std::collections::HashMap;
 use broadgate_business::v1::{
     Epoch, FollowedRegister, GatewayEvidence, GatewayStatus, Member, MemberState, Role, WorkerStatus,
 };
-use broadgate_proto::v1::{AppHashes, FailingWebhook, RedisReader, RemovedMember, SilentWorker};
+use broadgate_proto::v1::{
+    AppHashes, FailingWebhook, RedisReader, RefusedMember, RemovedMember, SilentWorker,
+};
 
 use super::{
     checks::check,
@@ -256,7 +258,7 @@ fn redis(seen: &mut SeenCluster, connected: bool) {
         vec![RedisReader { app, url, connected, trouble, ..RedisReader::default() }];
 }
 
-const PLANTED_TOO: [Planted; 21] = [
+const PLANTED_TOO: [Planted; 22] = [
     (
         |seen| seen.removed = vec![removed(Role::Gateway, "gw-4", 40)],
         "removed",
@@ -334,6 +336,18 @@ const PLANTED_TOO: [Planted; 21] = [
         "views",
         Severity::Fail,
         "gw-1 is in no view, although it hears the register",
+    ),
+    (
+        |seen| {
+            let (name, address) = ("gw-9".to_owned(), "10.0.0.9:7200".to_owned());
+            let why = "a gateway with the name gw-1 is alive".to_owned();
+            let refused =
+                RefusedMember { name, address, why, reason: "taken".into(), count: 3, ..Default::default() };
+            seen.refused = vec![RefusedMember { role: Role::Gateway.into(), ..refused }];
+        },
+        "refused",
+        Severity::Warn,
+        "gateway gw-9 at 10.0.0.9:7200 is not in the cluster: the register has refused it 3 times, last ",
     ),
     (
         |seen| [0, 1, 2].into_iter().for_each(|index| evidence(seen, index).secrets = vec![6, 5]),

@@ -1,6 +1,6 @@
 //! What a check finds. Pure.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde_json::{Value, json};
 
@@ -29,6 +29,8 @@ pub(crate) struct Checked {
     pub(crate) name: &'static str,
     /// What it says if all is well.
     pub(crate) well: String,
+    /// Why it cannot say whether all is well; "" if it can.
+    pub(crate) unknown: String,
     pub(crate) findings: Vec<Finding>,
     /// What it finds has happened, so it need not be seen twice.
     pub(crate) has_happened: bool,
@@ -47,7 +49,12 @@ impl Severity {
 impl Checked {
     /// One that has found nothing so far.
     pub(crate) fn new(name: &'static str, well: impl Into<String>) -> Self {
-        Self { name, well: well.into(), findings: Vec::new(), has_happened: false }
+        Self { name, well: well.into(), unknown: String::new(), findings: Vec::new(), has_happened: false }
+    }
+
+    /// Whether it has found nothing, and could have.
+    fn is_well(&self) -> bool {
+        self.level() == Severity::Ok && self.unknown.is_empty()
     }
 
     pub(crate) fn level(&self) -> Severity {
@@ -118,17 +125,24 @@ pub(crate) fn as_text(all: &[Checked]) -> String {
     let line = |level: Severity, name: &str, words: &str| {
         format!("{:<5} {name:<wide$}  {}\n", level.word(), one_line(words))
     };
-    let (well, bad): (Vec<_>, Vec<_>) = all.iter().partition(|checked| checked.level() == Severity::Ok);
+    let (well, bad): (Vec<_>, Vec<_>) = all.iter().partition(|checked| checked.is_well());
     if bad.is_empty() {
         return well.iter().map(|checked| line(Severity::Ok, checked.name, &checked.well)).collect();
     }
-    for checked in bad {
+    for checked in &bad {
         for finding in &checked.findings {
             text += &line(finding.level, checked.name, &finding.what);
             if !finding.advice.is_empty() {
                 let _ = writeln!(text, "{:wide$}        do: {}", "", one_line(&finding.advice));
             }
         }
+    }
+    let mut unknown: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for checked in bad.iter().filter(|checked| checked.level() == Severity::Ok) {
+        unknown.entry(&checked.unknown).or_default().push(checked.name);
+    }
+    for (why, names) in unknown {
+        let _ = writeln!(text, "?     {}: not known, since {}", names.join(" "), one_line(why));
     }
     if !well.is_empty() {
         let names: Vec<&str> = well.iter().map(|checked| checked.name).collect();
@@ -145,10 +159,12 @@ pub(crate) fn as_json(all: &[Checked]) -> Value {
             let findings = checked.findings.iter().map(
                 |finding| json!({ "level": word(finding.level), "what": finding.what, "do": finding.advice }),
             );
-            json!({
-                "check": checked.name, "level": word(checked.level()),
-                "findings": findings.collect::<Vec<_>>(),
-            })
+            let level = if checked.level() == Severity::Ok && !checked.unknown.is_empty() {
+                "unknown".to_owned()
+            } else {
+                word(checked.level())
+            };
+            json!({ "check": checked.name, "level": level, "findings": findings.collect::<Vec<_>>() })
         })
         .collect()
 }
@@ -176,6 +192,22 @@ mod tests {
             let all = confirmed(&[checked("links", before)], vec![checked("links", now)]);
             assert_eq!(all[0].level(), expected, "{before:?} {now:?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_not_said_to_be_well() {
+        let unknown =
+            |name| Checked { unknown: "gw-3 is in no cluster".to_owned(), ..checked(name, Severity::Ok) };
+        let all = [
+            unknown("links"),
+            checked("views", Severity::Fail),
+            unknown("secrets"),
+            checked("files", Severity::Ok),
+        ];
+        let text = as_text(&all);
+        assert!(text.contains("?     links secrets: not known, since gw-3 is in no cluster\n"), "{text}");
+        assert!(text.ends_with("ok    1 more: files\n"), "{text}");
+        assert_eq!((&as_json(&all)[0]["level"], count(&all)), (&json!("unknown"), (1, 0)));
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use broadgate_business::v1::{Epoch, GatewayStatus, Role};
-use broadgate_proto::v1::RemovedMember;
+use broadgate_proto::v1::{RefusedMember, RemovedMember};
 
 use crate::{
     operate::doctor::{
         findings::Checked,
         seen::{SeenCluster, SeenGateway},
     },
-    output::{age, counted},
+    output::{age, age_since_ms, counted},
 };
 
 /// A ledger that takes longer to accept a change is worth a warning.
@@ -77,9 +77,58 @@ fn lacks_worker(seen: &SeenCluster, removed: &RemovedMember) -> bool {
     removed.services.iter().any(|service| !seen.takes(service) && seen.needs(service))
 }
 
+/// In the sentence of a port that does not know a caller's secret.
+const SECRET_DIFFERS: &str = "the shared secret is missing or differs";
+
+/// Members that the register keeps out. Of one that is asked itself, or that was in the view before, its own sentence says
+/// it.
+pub(super) fn refused(seen: &SeenCluster, checked: &mut Checked) {
+    let says_so = |refused: &&RefusedMember| {
+        let mut answered = seen.answered();
+        answered.any(|(gateway, status)| {
+            refused.role() == Role::Gateway
+                && gateway.name() == refused.name
+                && status.register.as_ref().is_some_and(|known| known.refuses)
+        })
+    };
+    for refused in seen.refused.iter().filter(|refused| !says_so(refused)) {
+        checked.warn(refused_in_words(refused), refused_what_to_do(&refused.reason));
+    }
+    checked.well = "nobody is kept out".to_owned();
+}
+
+/// "gateway gw-9 at 10.0.0.9:7200 is not in the cluster: the register has refused it 12 times, 3 s ago: why"
+pub(crate) fn refused_in_words(refused: &RefusedMember) -> String {
+    let RefusedMember { name, address, why, last_at_ms, count, .. } = refused;
+    let role = match refused.role() {
+        Role::Gateway => "gateway",
+        Role::Worker => "worker",
+        Role::Unspecified => "a member",
+    };
+    let name = if name.is_empty() { String::new() } else { format!(" {name}") };
+    let times = if *count == 1 { String::new() } else { format!(" {count} times, last") };
+    let ago = age_since_ms(*last_at_ms);
+    format!(
+        "{role}{name} at {address} is not in the cluster: the register has refused it{times} {ago} ago: {why}"
+    )
+}
+
+/// Where the sentence does not say it.
+pub(crate) fn refused_what_to_do(reason: &str) -> &'static str {
+    match reason {
+        "secret" => "give it the secret of the register and of the others (BROADGATE_SECRET), and restart it",
+        "token" => "members have no tokens: give it the shared secret (BROADGATE_SECRET), and restart it",
+        "taken" => {
+            "is it started twice, or with a copied configuration? `broadgate status` shows the other one"
+        }
+        "full" => "remove members that are not needed, or raise the limit that it names",
+        _ => "correct its configuration: it ends with this sentence, and has to be started again",
+    }
+}
+
 /// What to do about a register that is not heard: one that answers is there.
 fn about_register(trouble: &str, otherwise: &'static str) -> &'static str {
-    if trouble.contains("the shared secret is missing or differs") {
+    if trouble.contains(SECRET_DIFFERS) {
         return "give the gateway the secret of the register and of the others (BROADGATE_SECRET), and restart it";
     }
     otherwise
@@ -93,8 +142,9 @@ pub(super) fn register(seen: &SeenCluster, checked: &mut Checked) {
         (all, heard) = (all + 1, heard + usize::from(known.heard));
         let colon = if trouble.is_empty() { "" } else { ": " };
         if !known.heard && gateway.is_in_no_view() {
+            let how = if known.refuses { "is refused by" } else { "has never heard" };
             checked.fail(
-                format!("{name} is in no cluster: it has never heard the register {address}{colon}{trouble}"),
+                format!("{name} is in no cluster: it {how} the register {address}{colon}{trouble}"),
                 about_register(
                     trouble,
                     "is that the register's address (cluster.register), is it started, and is the way open?",

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 pub(super) use self::{
     checks::{CHECKS, check},
     findings::{Checked, Severity, as_json, as_text, confirmed, count, sum},
+    membership::{refused_in_words, refused_what_to_do},
     seen::{DoctorQuestion, SeenCluster, SeenGateway},
 };
 use crate::{

@@ -12,7 +12,7 @@ use broadgate_business::{
 };
 use broadgate_proto::{
     limits::GRPC_MESSAGE_BYTES_HIGHEST,
-    v1::{RemovedMember, StatusRequest, gateway_client::GatewayClient},
+    v1::{RefusedMember, RemovedMember, StatusRequest, gateway_client::GatewayClient},
     view::goes,
 };
 use futures_util::future::join_all;
@@ -39,6 +39,8 @@ pub(crate) struct SeenCluster {
     pub(crate) members: Vec<Member>,
     /// Members that are in it no more, and have not left.
     pub(crate) removed: Vec<RemovedMember>,
+    /// Whom the register has refused lately.
+    pub(crate) refused: Vec<RefusedMember>,
     /// Did the gateway that was asked get everybody's answer?
     pub(crate) complete: bool,
 }
@@ -129,6 +131,11 @@ impl SeenCluster {
         self.removed = all.into_values().collect();
     }
 
+    /// The gateway that was asked, if it has never been in a view.
+    pub(crate) fn is_of_no_cluster(&self) -> Option<&str> {
+        self.gateways.first().map(SeenGateway::name).filter(|_| self.members.is_empty())
+    }
+
     /// Does the gateway of this name refuse the secret of another one?
     pub(crate) fn refuses_some(&self, name: &str) -> bool {
         self.gateways.iter().any(|other| other.is_refused_by(name))
@@ -170,7 +177,16 @@ impl SeenCluster {
         }
         gateways.sort_by(|a, b| a.name().cmp(b.name()));
         let epoch = view.epoch.unwrap_or_default();
-        Self { address, epoch, gateways, workers: reply.workers, members: view.members, ..Self::default() }
+        let refused = reply.refused;
+        Self {
+            refused,
+            address,
+            epoch,
+            gateways,
+            workers: reply.workers,
+            members: view.members,
+            ..Self::default()
+        }
     }
 }
 

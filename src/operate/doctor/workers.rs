@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use broadgate_business::v1::MemberState;
-use broadgate_proto::limits::WORKER_ANSWER_ODD_S;
+use broadgate_proto::limits::{WORKER_ANSWER_ODD_S, WORKER_SILENT_S};
 
 use crate::{
     operate::doctor::{
@@ -80,6 +80,14 @@ pub(super) fn workers(seen: &SeenCluster, checked: &mut Checked) {
         );
     }
     checked.well = counted(seen.workers.len() as u64, "worker");
+    let oldest = seen.workers.iter().max_by_key(|worker| worker.oldest_unanswered_s);
+    if let Some(worker) = oldest.filter(|worker| worker.oldest_unanswered_s > 0) {
+        checked.well += &format!(
+            "; the oldest unanswered event is {} s old, at {}: from {WORKER_SILENT_S} s on it is warned of one that answers \
+             none, from {WORKER_ANSWER_ODD_S} s on of others",
+            worker.oldest_unanswered_s, worker.name
+        );
+    }
 }
 
 impl SeenCluster {

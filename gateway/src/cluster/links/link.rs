@@ -46,6 +46,7 @@ use crate::{
         },
     },
     identity::Identity,
+    refusals::now_ms,
 };
 
 /// The size up to which messages of homes share a frame.
@@ -70,6 +71,7 @@ pub(super) struct Dialer {
     pub(super) up: Arc<AtomicBool>,
     /// The last try was refused for the secret.
     pub(super) refused: Arc<AtomicBool>,
+    pub(super) silent_since_ms: Arc<AtomicU64>,
 }
 
 /// A link to a peer that has said hello.
@@ -180,6 +182,8 @@ impl Dialer {
         self.homes.send(ClusterEvent::OutboundUp { me: me.incarnation, peer: self.to, link }).await;
         let mut last_heard = Instant::now();
         let ended = self.pass(generation, open, batches, home_batches, &mut last_heard).await;
+        let silent_ms = u64::try_from(last_heard.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.silent_since_ms.store(now_ms().saturating_sub(silent_ms), Ordering::Relaxed);
         let down = ClusterEvent::OutboundDown { peer: self.to, generation, since: last_heard };
         self.homes.send(down).await;
         ended

@@ -39,7 +39,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster::handle::ClusterHandle, identity::Identity};
+use crate::{cluster::handle::ClusterHandle, identity::Identity, refusals::now_ms};
 
 pub(crate) use self::batch::{OutgoingBatch, SentCommands};
 
@@ -69,6 +69,9 @@ pub(crate) struct PeerLink {
     up: Arc<AtomicBool>,
     /// Its last try was refused: the other one has another secret.
     refused: Arc<AtomicBool>,
+    /// When it was last heard before its link broke, in milliseconds since the Unix epoch; at first, when it was first
+    /// dialled.
+    silent_since_ms: Arc<AtomicU64>,
     batches: mpsc::Sender<OutgoingBatch>,
     /// Ends the link's task.
     gone: CancellationToken,
@@ -139,6 +142,7 @@ impl Peers {
         let (batches, queue) = mpsc::channel(LINK_BATCHES_MAX);
         let up = Arc::new(AtomicBool::new(false));
         let (gone, refused) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+        let silent_since_ms = Arc::new(AtomicU64::new(now_ms()));
         let dialer = link::Dialer {
             me: Arc::clone(&self.me),
             to: incarnation,
@@ -151,10 +155,12 @@ impl Peers {
             silence_max: self.link_timeout,
             up: Arc::clone(&up),
             refused: Arc::clone(&refused),
+            silent_since_ms: Arc::clone(&silent_since_ms),
         };
         self.spawner.spawn("link to a gateway", dialer.run(queue, gone.clone()));
         let leaves = AtomicBool::default();
-        Arc::new(PeerLink { name: member.name.clone(), leaves, up, refused, batches, gone })
+        let name = member.name.clone();
+        Arc::new(PeerLink { name, leaves, up, refused, silent_since_ms, batches, gone })
     }
 
     /// A number for a peer's link to us; they rise.
@@ -179,19 +185,33 @@ impl Peers {
         self.views.last_state_of(peer) == Some(MemberState::Leaving)
     }
 
-    /// A gateway's name, for answers.
+    /// A gateway's name, for answers; also of one that has gone while it was waited for.
     pub(crate) fn name(&self, peer: Incarnation) -> String {
         let me = self.me.load();
         if peer == me.incarnation {
             return me.name.clone();
         }
-        self.links.load().get(&peer).map_or_else(|| peer.to_string(), |link| link.name.clone())
+        let name = self.links.load().get(&peer).map(|link| link.name.clone());
+        name.or_else(|| self.views.last_name_of(peer)).unwrap_or_else(|| peer.to_string())
     }
 
     /// Names of the peers whose link is up.
     pub(crate) fn up(&self) -> Vec<String> {
         let links = self.links.load();
         links.values().filter(|link| link.up.load(Ordering::Relaxed)).map(|link| link.name.clone()).collect()
+    }
+
+    /// The peers that are not heard, and may have clients.
+    pub(crate) fn silent(&self) -> Vec<v1::SilentPeer> {
+        let (links, now) = (self.links.load(), now_ms());
+        let is_silent = |link: &PeerLink| !link.up.load(Ordering::Relaxed) && link.may_have_clients();
+        let silent = links.iter().filter(|(_, link)| is_silent(link));
+        let message = |(peer, link): (&Incarnation, &Arc<PeerLink>)| v1::SilentPeer {
+            incarnation: peer.to_string(),
+            name: link.name.clone(),
+            silent_ms: now.saturating_sub(link.silent_since_ms.load(Ordering::Relaxed)),
+        };
+        silent.map(message).collect()
     }
 
     /// Names of the peers that refuse this gateway's secret.

@@ -61,6 +61,11 @@ impl ViewStore {
         self.known().last_state_of(gateway)
     }
 
+    /// The name of a gateway that is not in the present view, if one of the last views names it.
+    pub(crate) fn last_name_of(&self, gateway: Incarnation) -> Option<String> {
+        self.known().views.iter().rev().find_map(|(view, _)| Some(find(view, gateway)?.name.clone()))
+    }
+
     /// Changes when a view is added.
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.added.subscribe()

@@ -50,7 +50,8 @@ impl RegisterLink {
         let _ = requests.try_send(JoinRequest { request: Some(hello) });
         let Dialed { mut client, peer, .. } = dialed;
         let opening = timeout(OPEN_TIME_MAX, client.join(ReceiverStream::new(outgoing)));
-        let replies = match self.unwanted_within(opening).await {
+        // Also if the process leaves meanwhile: the register may have taken the member in, and has to hear its goodbye.
+        let replies = match self.ended_within(opening).await {
             None => return RegisterLinkEnd::Over,
             Some(Err(_)) => {
                 let why = format!("{address} did not open a stream in {OPEN_TIME_MAX:?}");
@@ -174,6 +175,9 @@ impl RegisterLink {
     ) -> RegisterLinkEnd {
         let mut welcomed = false;
         loop {
+            if self.wishes.borrow().leave {
+                return self.goodbye(&requests, &mut replies).await;
+            }
             // Looked at in every turn: it may have changed while the stream was being opened.
             let wanted = self.wishes.borrow().state;
             if wanted != announced {
@@ -188,9 +192,6 @@ impl RegisterLink {
                     }
                     if self.learn() {
                         return RegisterLinkEnd::Next("a peer knows of a register of a higher term".to_owned());
-                    }
-                    if self.wishes.borrow().leave {
-                        return goodbye(&requests, &mut replies).await;
                     }
                     continue;
                 }
@@ -207,6 +208,7 @@ impl RegisterLink {
                         match &reply {
                             Reply::Welcome(welcome) => self.publisher.ledger(Some(&welcome.ledger), 0),
                             Reply::Beat(answer) => self.publisher.ledger(None, answer.ledger_lag_ms),
+                            Reply::Refused(refused) => self.publisher.refused_members(refused.members.clone()),
                             _ => {}
                         }
                         self.life.reply(reply, self.now())
@@ -221,7 +223,7 @@ impl RegisterLink {
             match step {
                 FollowStep::Nothing => {}
                 FollowStep::Welcomed => {
-                    welcomed = true;
+                    (welcomed, self.belongs) = (true, true);
                     self.redial.heard();
                     self.refusal_logged = false;
                     self.trouble_logged = false;
@@ -233,6 +235,7 @@ impl RegisterLink {
                 FollowStep::Drain(by) => self.emit(MemberEvent::Drain { by }),
                 FollowStep::Dead(reason) => {
                     tracing::warn!(register, reason, incarnation = %self.incarnation, "removed from the cluster");
+                    self.belongs = false;
                     self.emit(MemberEvent::Removed { reason });
                     return RegisterLinkEnd::Over;
                 }
@@ -244,6 +247,24 @@ impl RegisterLink {
             }
         }
     }
+
+    /// Says goodbye and waits for the register to end the stream; the caller bounds the wait.
+    async fn goodbye(
+        &mut self,
+        requests: &mpsc::Sender<JoinRequest>,
+        replies: &mut Streaming<JoinReply>,
+    ) -> RegisterLinkEnd {
+        send(requests, Request::Goodbye(Goodbye {}));
+        let was_heard = loop {
+            match replies.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => break true,
+                Err(_) => break false,
+            }
+        };
+        self.belongs &= !was_heard;
+        RegisterLinkEnd::Over
+    }
 }
 
 /// Queues a request. A full queue means that the register does not read: its silence ends the
@@ -252,16 +273,6 @@ fn send(requests: &mpsc::Sender<JoinRequest>, request: Request) {
     if requests.try_send(JoinRequest { request: Some(request) }).is_err() {
         metrics::counter!("broadgate_member_requests_dropped_total").increment(1);
     }
-}
-
-/// Says goodbye and waits for the register to end the stream; the caller bounds the wait.
-async fn goodbye(
-    requests: &mpsc::Sender<JoinRequest>,
-    replies: &mut Streaming<JoinReply>,
-) -> RegisterLinkEnd {
-    send(requests, Request::Goodbye(Goodbye {}));
-    while let Ok(Some(_)) = replies.message().await {}
-    RegisterLinkEnd::Over
 }
 
 fn refusal(status: &Status) -> RegisterLinkEnd {

@@ -85,7 +85,7 @@ mod tests {
     use super::{super::Core, *};
     use crate::server::{
         check::PeerOrigin,
-        step::{ConnectionId, Input},
+        step::{ConnectionId, Happened, Input, RemovalReason},
     };
 
     const LEASE: Duration = Duration::from_secs(5);
@@ -146,6 +146,50 @@ mod tests {
         assert!(answered, "{second:?}");
         // After a quiet time the next change is a first one again.
         assert_eq!(views(&core.apply(Input::Goodbye { connection: 3 }, at(200))).len(), 1);
+    }
+
+    /// What a view shows of the member with these bits.
+    fn shown(view: &View, bits: u64) -> Option<MemberState> {
+        broadgate_proto::view::find(view, Incarnation::from_bits(bits)).map(Member::state)
+    }
+
+    #[test]
+    fn member_that_leaves_right_after_it_came_is_shown_to_go_before_it_is_gone() {
+        for (said, wanted) in [
+            (Some(MemberState::Leaving), MemberState::Leaving),
+            // That it has no clients any more, only it can say.
+            (None, MemberState::Draining),
+        ] {
+            let mut core = register();
+            let first = core.apply(hello(1, 1, None), at(0));
+            assert_eq!(shown(&views(&first)[0], 1), Some(MemberState::Ready));
+            if let Some(state) = said {
+                assert!(core.apply(Input::SetState { connection: 1, state }, at(1)).is_empty());
+            }
+            assert!(core.apply(Input::Goodbye { connection: 1 }, at(2)).is_empty());
+            let goes = core.apply(Input::Tick, at(50));
+            // Its stream ends with that view: its process need not wait for the next one.
+            assert_eq!(goes.first(), Some(&Effect::Close(1)));
+            assert_eq!((shown(&views(&goes)[0], 1), core.wakes_at()), (Some(wanted), Some(at(100).up)));
+            // It is over for it, as if it was gone already.
+            assert_eq!(core.apply(Input::Beat { connection: 1, number: 1 }, at(60)), []);
+            core.apply(hello(2, 1, None), at(60));
+            let gone = core.apply(Input::Tick, at(100));
+            assert_eq!((shown(&views(&gone)[0], 1), core.wakes_at()), (None, None));
+            let dismissed = |effect: &Effect| matches!(effect, Effect::Reply(2, Reply::Removed(_)));
+            assert!(gone.iter().any(dismissed), "{gone:?}");
+            let removed = |effect: &Effect| {
+                matches!(effect, Effect::Happened(Happened::Removed(_, RemovalReason::Leave)))
+            };
+            assert_eq!(gone.iter().filter(|effect| removed(effect)).count(), 1);
+        }
+        // Whoever no view has shown needs no end.
+        let mut core = register();
+        core.apply(hello(1, 1, None), at(0));
+        core.apply(hello(2, 2, None), at(1));
+        core.apply(Input::Goodbye { connection: 2 }, at(2));
+        let next = core.apply(Input::Tick, at(50));
+        assert_eq!((shown(&views(&next)[0], 2), core.wakes_at()), (None, None));
     }
 
     #[test]
@@ -215,7 +259,7 @@ mod tests {
             let mut at_once = register().with_view_interval(Duration::ZERO);
             let (mut millis, mut next) = (0, 10);
             let mut shown: Vec<(u64, Arc<View>)> = Vec::new();
-            for step in steps.into_iter().chain([Step::Pass(50)]) {
+            for step in steps.into_iter().chain([Step::Pass(50), Step::Pass(50)]) {
                 let input = match step {
                     Step::Input(kind, bits) => input(kind, bits, &mut next),
                     Step::Pass(time) => {

@@ -176,7 +176,7 @@ impl Core {
             let Ok((incarnation, member)) = check::hello(PeerOrigin::default(), Some(member.clone())) else {
                 continue;
             };
-            self.insert(incarnation, MemberEntry { member, last_seen: now.up, connection: None });
+            self.insert(incarnation, MemberEntry::heard(member, now, None));
         }
         self.base = Base::of(newest);
         self.epoch = Epoch::new(self.term_above(self.base.epoch.term), 0);
@@ -207,7 +207,7 @@ impl Core {
             self.removed.add(incarnation);
             return;
         }
-        self.insert(incarnation, MemberEntry { member, last_seen: now.up, connection: None });
+        self.insert(incarnation, MemberEntry::heard(member, now, None));
     }
 
     /// Nobody has reported another view within a lease: this is the cluster now, and its term rises
