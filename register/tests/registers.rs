@@ -176,7 +176,8 @@ async fn members_join_change_and_leave_and_all_see_it() {
     assert_eq!(epoch(&a.views().borrow().clone()), before);
     b.leave().await;
     let after = until(watch.views(), |view| names(view) == ["a"]).await;
-    assert_eq!(epoch(&after), Epoch::new(before.term, before.count + 1));
+    // One view shows that it goes, and the next one is without it.
+    assert_eq!(epoch(&after), Epoch::new(before.term, before.count + 2));
     a.leave().await;
     until(watch.views(), |view| view.members.is_empty()).await;
     register.stop().await;
