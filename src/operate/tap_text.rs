@@ -84,7 +84,8 @@ fn line(gateway: &str, event: &TapEvent) -> String {
 
 /// What an event says, by its kind.
 fn details(kind: TapKind, event: &TapEvent) -> String {
-    let TapEvent { place, command_id, caller, reason, count, .. } = event;
+    let TapEvent { place, command_id, caller, reason, count, position, .. } = event;
+    let at = if position.is_empty() { String::new() } else { format!(" {position}") };
     let size = bytes(event.bytes);
     let by = match (&**caller, &**command_id) {
         ("", "") => String::new(),
@@ -98,9 +99,9 @@ fn details(kind: TapKind, event: &TapEvent) -> String {
         TapKind::Event => format!("{reason} to {place}, {count}"),
         TapKind::Answered => format!("by {place}, {count}; after {}", short_time(event.took_us)),
         TapKind::Placed if event.client_id.is_empty() => {
-            format!("{place} {size}{by}, {}", counted(*count, "client"))
+            format!("{place}{at} {size}{by}, {}", counted(*count, "client"))
         }
-        TapKind::Placed => format!("{place} {size}{by}, outbox {count}").trim_start().to_owned(),
+        TapKind::Placed => format!("{place}{at} {size}{by}, outbox {count}").trim_start().to_owned(),
         TapKind::Written => format!("{size}, {}", counted(*count, "message")),
         TapKind::Held => format!("{} wait: the client does not read", bytes(event.outbox_bytes)),
         TapKind::Dropped => format!("{place} {size}{by}: {reason}").trim_start().to_owned(),
@@ -154,6 +155,8 @@ mod tests {
         let placed =
             TapEvent { command_id: "order-991".to_owned(), ..seen(TapKind::Placed, "orders.eu", 212, 1) };
         shows(placed.clone(), "..k0im placed   orders.eu 212 B by command order-991, outbox 1");
+        let ordered = TapEvent { position: "7.41/90213".to_owned(), ..placed.clone() };
+        shows(ordered, "..k0im placed   orders.eu 7.41/90213 212 B by command order-991, outbox 1");
         let said = TapEvent { payload: Some(Payload::Text("a\u{1b}[2J".to_owned())), ..placed.clone() };
         let words = "..k0im placed   orders.eu 212 B by command order-991, outbox 1  a\\u{1b}[2J";
         shows(said, words);

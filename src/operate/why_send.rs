@@ -160,11 +160,13 @@ fn as_text(
     text
 }
 
-/// "order-991 to shop/orders.eu by app:shop/b6e2, placed 11:59:58.201".
+/// "order-991 to shop/orders.eu by app:shop/b6e2, placed 11:59:58.201 at 7.41/90188".
 fn heading(fate: &SentFate<'_>, now: Duration) -> String {
     let part = fate.parts[0];
     let by = if part.by.is_empty() { String::new() } else { format!(" by {}", part.by) };
     let at = format!("{}.{:03}", clock(fate.at_ms, now), fate.at_ms % 1000);
+    let position = fate.parts.iter().find(|part| !part.position.is_empty());
+    let at = position.map_or(at.clone(), |part| format!("{at} at {}", part.position));
     format!("{} to {}{by}, placed {at}", part.command_id, audience(part))
 }
 

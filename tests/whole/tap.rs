@@ -115,6 +115,7 @@ async fn a_uid_is_followed_over_all_gateways_from_open_to_close() {
     other.hears(&["shipped"]).await;
     let (_, placed) = shown.kind(TapKind::Placed).await;
     assert_eq!((&*placed.place, &*placed.command_id, placed.bytes), ("orders", "order-991", 7));
+    assert!(placed.position.contains('/'), "{placed:?}");
     assert_eq!((placed.count, placed.payload), (1, Some(Payload::Text("ship".to_owned()))));
     let (_, written) = shown.kind(TapKind::Written).await;
     assert_eq!((written.bytes, written.count, written.outbox_bytes), (9, 1, 0));
@@ -323,7 +324,13 @@ async fn broadgate_tap_prints_lines_and_ends_cleanly() {
     client.hears(&["psst"]).await;
     let has = |log: String, words: &str| log.lines().any(|line| line.contains(words)).then_some(());
     until("what it said", async || has(people.log(), "in       6 B, window 0/32  a\\u{1b}[2Jb")).await;
-    until("what it got", async || has(people.log(), "placed   uid 42 4 B by local, command ")).await;
+    // With its place in the order of the uid.
+    until("what it got", async || {
+        let log = people.log();
+        let line = log.lines().find(|line| line.contains("placed   uid 42 "))?;
+        (line.contains("/") && line.contains(" 4 B by local, command ")).then_some(())
+    })
+    .await;
     let log = people.log();
     assert!(log.starts_with("uid 42: 1 client on gateway-2; payloads shown; ends in 10 min\n"), "{log}");
     until("an object a line", async || has(scripts.log(), "\"kind\":\"TAP_KIND_IN\"")).await;

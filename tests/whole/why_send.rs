@@ -75,6 +75,13 @@ async fn who_got_a_message_and_who_was_not_meant_is_said() {
         assert!(code == 0 && text_of.contains(words), "{words}: {text_of}");
     }
 
+    // Its place in the order of the group.
+    let heading = text_of.lines().find(|line| line.starts_with("order-991 to ")).unwrap();
+    assert!(
+        heading.rsplit(" at ").next().unwrap().contains('/') && heading.contains(", placed "),
+        "{text_of}"
+    );
+
     // Somebody is excepted, somebody has joined too late, and one's connection has ended.
     let except = Except { uids: vec!["42".to_owned()], ..Except::default() };
     let mut all_but = groups(&["orders"]);

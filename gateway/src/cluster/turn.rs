@@ -21,7 +21,8 @@ impl Actor {
     pub(super) fn effect(&mut self, effect: Effect<GatewayContent>) {
         match effect {
             Effect::Send(peer, frame) => self.say(peer, frame),
-            Effect::Place { back, command, .. } => {
+            Effect::Place { back, command, at, .. } => {
+                command.parsed.place_at(at);
                 self.turn.places.push(Placement::Command(back, Arc::clone(&command.parsed)));
             }
             Effect::Answer(ticket, reply) => {

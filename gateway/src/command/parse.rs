@@ -1,6 +1,6 @@
 //! Parses commands that send something or change state.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use broadgate_proto::{close, limits, parse_error::without_value, v1};
 use broadgate_pusher::outgoing;
@@ -302,7 +302,7 @@ fn with_id(
         return Err(invalid(format!("command_id has {len} bytes: at most {max} are allowed")));
     }
     let (by, order) = (known_caller(by), Box::new(parsed));
-    Ok(Arc::new(ParsedCommand::Once { app, id: id.into(), by, order }))
+    Ok(Arc::new(ParsedCommand::Once { app, id: id.into(), by, order, placed_at: OnceLock::new() }))
 }
 
 /// The id that a command has, and its app.

@@ -1,13 +1,16 @@
 //! Parsed commands, ready to execute, and refusals.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use broadgate_proto::{
     id::{ClientId, IdError, Incarnation},
     name::NameError,
     v1,
 };
-use broadgate_topics::{Position, Topic};
+use broadgate_topics::{Position, Topic, TopicPosition};
 use ipnet::IpNet;
 use tonic::Code;
 
@@ -229,6 +232,8 @@ pub(crate) enum ParsedCommand {
         /// Who gave it, if it sends something; "" if that is not known.
         by: Box<str>,
         order: Box<Self>,
+        /// Its place in the order of its topic, once the home has given it one.
+        placed_at: OnceLock<TopicPosition>,
     },
 }
 
@@ -308,7 +313,7 @@ impl ParsedCommand {
 
     /// What is remembered of it, if it sends something and has an id: it reaches nobody yet.
     pub(crate) fn sent_note(&self, at_ms: u64) -> Option<SentNote<'_>> {
-        let Self::Once { app, id, by, order } = self else { return None };
+        let Self::Once { app, id, by, order, .. } = self else { return None };
         let Self::Send { to, .. } = &**order else { return None };
         let to = SentTo {
             all: to.all,
@@ -319,7 +324,22 @@ impl ParsedCommand {
             except_uids: &to.except_uids,
             except_groups: &to.except_groups,
         };
-        Some(SentNote { at_ms, app, id, by, to, clients: 0, drops: [0; SENT_DROPS.len()] })
+        let at = self.position().map(|at| (at.tenure, at.number));
+        Some(SentNote { at_ms, app, id, by, to, at, clients: 0, drops: [0; SENT_DROPS.len()] })
+    }
+
+    /// Its place in the order of its topic, if it has one.
+    pub(crate) fn position(&self) -> Option<TopicPosition> {
+        if let Self::Once { placed_at, .. } = self { placed_at.get().copied() } else { None }
+    }
+
+    /// The home has given it this place, or a later home another one: the first counts, as it does for its clients.
+    pub(crate) fn place_at(&self, at: TopicPosition) {
+        if let Self::Once { placed_at, order, .. } = self
+            && !matches!(**order, Self::Send { dry: true, .. })
+        {
+            let _ = placed_at.set(at);
+        }
     }
 
     /// Who gave the command, as far as that is known.

@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use broadgate_proto::{
     id::{ClientId, Incarnation},
     limits::{SENT_NAMES_MAX, SENT_TEXT_BYTES},
+    v1::Epoch,
 };
+use prost::encoding::{decode_varint, encode_varint};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::recorder::sent_question::{SendQuestion, SentWhat};
@@ -54,6 +56,8 @@ pub(crate) struct SentNote<'a> {
     pub(crate) id: &'a str,
     pub(crate) by: &'a str,
     pub(crate) to: SentTo<'a>,
+    /// Its place in the order of its topic: the epoch in which the home took that over, and the home's count.
+    pub(crate) at: Option<(Epoch, u64)>,
     pub(crate) clients: u64,
     /// By [`SENT_DROPS`].
     pub(crate) drops: [u64; SENT_DROPS.len()],
@@ -75,6 +79,7 @@ pub(crate) struct FoundSend {
     pub(crate) except_uids: Vec<String>,
     pub(crate) except_groups: Vec<String>,
     pub(crate) names_left_out: u32,
+    pub(crate) at: Option<(Epoch, u64)>,
     pub(crate) placed: u64,
     pub(crate) drops: [u32; SENT_DROPS.len()],
 }
@@ -121,9 +126,10 @@ enum NameKind {
     ExceptClient,
     ExceptUid,
     ExceptGroup,
+    Position,
 }
 
-const KINDS: [NameKind; 7] = [
+const KINDS: [NameKind; 8] = [
     NameKind::All,
     NameKind::Client,
     NameKind::Uid,
@@ -131,6 +137,7 @@ const KINDS: [NameKind; 7] = [
     NameKind::ExceptClient,
     NameKind::ExceptUid,
     NameKind::ExceptGroup,
+    NameKind::Position,
 ];
 
 /// The hash under which a command is found.
@@ -164,6 +171,12 @@ impl SendRecorder {
             put_text(&mut self.text, text);
         }
         let (names, left_out) = put_names(&mut self.text, &note.to);
+        if let Some((tenure, number)) = note.at {
+            self.text.push(NameKind::Position as u8);
+            for part in [tenure.term, tenure.count, number] {
+                encode_varint(part, &mut self.text);
+            }
+        }
         self.make_room(self.text.len());
         let text_at = self.texts_gone + self.texts.len() as u64;
         self.texts.extend(&self.text);
@@ -240,6 +253,10 @@ impl SendRecorder {
                 NameKind::Group => send.groups.push(take_text(&mut rest)?),
                 NameKind::ExceptUid => send.except_uids.push(take_text(&mut rest)?),
                 NameKind::ExceptGroup => send.except_groups.push(take_text(&mut rest)?),
+                NameKind::Position => {
+                    let mut part = || decode_varint(&mut rest).ok();
+                    send.at = Some((Epoch::new(part()?, part()?), part()?));
+                }
             }
         }
         Some(send)
@@ -344,7 +361,16 @@ mod tests {
     }
 
     fn note<'a>(id: &'a str, to: SentTo<'a>, at_ms: u64) -> SentNote<'a> {
-        SentNote { at_ms, app: "shop", id, by: "token:ann", to, clients: 3, drops: [1, 0, 0, 2] }
+        SentNote {
+            at_ms,
+            app: "shop",
+            id,
+            by: "token:ann",
+            to,
+            at: Some((Epoch::new(7 << 32, 41), 90_213)),
+            clients: 3,
+            drops: [1, 0, 0, 2],
+        }
     }
 
     fn question(what: SentWhat) -> SendQuestion {
@@ -385,6 +411,7 @@ mod tests {
             except_clients: vec![client(8)],
             except_groups: vec!["g0".into()],
             names_left_out: 2,
+            at: Some((Epoch::new(7 << 32, 41), 90_213)),
             placed: 3,
             drops: [1, 0, 0, 2],
             ..FoundSend::default()

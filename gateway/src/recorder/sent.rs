@@ -112,7 +112,7 @@ mod tests {
 
     fn note(id: &str, at_ms: u64) -> SentNote<'_> {
         let drops = [0; SENT_DROPS.len()];
-        SentNote { at_ms, app: "shop", id, by: "", to: SentTo::default(), clients: 1, drops }
+        SentNote { at_ms, app: "shop", id, by: "", to: SentTo::default(), at: None, clients: 1, drops }
     }
 
     fn number_of(recorder: &SentRecorder, id: &str) -> u64 {

@@ -2,7 +2,13 @@
 //! clients and groups, so that outboxes and directories stay private and can be rebuilt. Only with the
 //! feature `bench`, and for nobody else.
 
-use std::{hint::black_box, io::IoSlice, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    hint::black_box,
+    io::IoSlice,
+    rc::Rc,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use broadgate_proto::{
     limits::{DROPS_KEPT_MAX, MOVES_KEPT_MAX, SENDS_KEPT_MAX},
@@ -226,7 +232,7 @@ impl RememberedSends {
             traced: false,
         };
         let (app, id, by) = (APP.into(), "order-991".into(), "app:default/b6e2".into());
-        let command = ParsedCommand::Once { app, id, by, order: Box::new(order) };
+        let command = ParsedCommand::Once { app, id, by, order: Box::new(order), placed_at: OnceLock::new() };
         let recorder = SentRecorder::new((SENDS_KEPT_MAX, MOVES_KEPT_MAX, DROPS_KEPT_MAX), now_ms());
         let mut all = Self { recorder, command };
         (0..SENDS_KEPT_MAX).for_each(|_| all.send());

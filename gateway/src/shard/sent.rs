@@ -243,6 +243,7 @@ impl Shard {
             gateway: self.name.to_string(),
             shard: self.clients.shard.into(),
             number: send.number,
+            position: send.at.map(|(tenure, number)| format!("{tenure}/{number}")).unwrap_or_default(),
             at_ms: send.at_ms,
             app: send.app.clone(),
             command_id: send.id,

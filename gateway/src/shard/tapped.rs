@@ -149,6 +149,7 @@ impl Shard {
         let message = self.taps.placed(frames);
         let details = TapDetails {
             place: message.map_or("", |message| &message.to),
+            position: message.map_or("", |message| &message.position),
             command: message.map_or("", |message| &message.command),
             caller: message.map_or("", |message| &message.caller),
             bytes: frames.payload,
@@ -181,6 +182,7 @@ impl Shard {
             let taps = self.taps.entries().filter(|(_, tap)| shows(tap)).fold(0, |mask, (bit, _)| mask | bit);
             let details = TapDetails {
                 place: message.map_or("", |message| &message.to),
+                position: message.map_or("", |message| &message.position),
                 command: message.map_or("", |message| &message.command),
                 caller: message.map_or("", |message| &message.caller),
                 bytes: frames.payload,

@@ -32,12 +32,15 @@ pub(super) struct PlacedMessage {
     /// Who gave the command; "" if that is not known.
     pub(super) caller: Box<str>,
     pub(super) to: Box<str>,
+    /// In the order of its topic; "" if it has none.
+    pub(super) position: Box<str>,
 }
 
 /// What an event says besides its kind and its client; "" and 0 for nothing.
 #[derive(Default)]
 pub(crate) struct TapDetails<'a> {
     pub(crate) place: &'a str,
+    pub(crate) position: &'a str,
     pub(crate) command: &'a str,
     /// Of a message, or of a close.
     pub(crate) caller: &'a str,
@@ -77,6 +80,8 @@ impl ShardTaps {
             frames: frames.map_or(0, address),
             command: order.command_id().into(),
             caller: order.given_by().into(),
+            position:
+                order.position().map(|at| format!("{}/{}", at.tenure, at.number)).unwrap_or_default().into(),
             to: match order.inner() {
                 ParsedCommand::Send { to, .. } | ParsedCommand::Close { to, .. } => audience(to),
                 _ => "".into(),
@@ -122,6 +127,7 @@ impl ShardTaps {
                 client_id: client_id.to_owned(),
                 uid: uid.to_owned(),
                 place: details.place.to_owned(),
+                position: details.position.to_owned(),
                 command_id: details.command.to_owned(),
                 caller: caller.to_owned(),
                 bytes: details.bytes as u64,
