@@ -86,6 +86,8 @@ fn line(gateway: &str, event: &TapEvent) -> String {
 fn details(kind: TapKind, event: &TapEvent) -> String {
     let TapEvent { place, command_id, caller, reason, count, position, .. } = event;
     let at = if position.is_empty() { String::new() } else { format!(" {position}") };
+    // Its id is what one looks for elsewhere.
+    let trace = event.traceparent.split('-').nth(1).map(|id| format!(", trace {id}")).unwrap_or_default();
     let size = bytes(event.bytes);
     let by = match (&**caller, &**command_id) {
         ("", "") => String::new(),
@@ -99,9 +101,9 @@ fn details(kind: TapKind, event: &TapEvent) -> String {
         TapKind::Event => format!("{reason} to {place}, {count}"),
         TapKind::Answered => format!("by {place}, {count}; after {}", short_time(event.took_us)),
         TapKind::Placed if event.client_id.is_empty() => {
-            format!("{place}{at} {size}{by}, {}", counted(*count, "client"))
+            format!("{place}{at} {size}{by}, {}{trace}", counted(*count, "client"))
         }
-        TapKind::Placed => format!("{place}{at} {size}{by}, outbox {count}").trim_start().to_owned(),
+        TapKind::Placed => format!("{place}{at} {size}{by}, outbox {count}{trace}").trim_start().to_owned(),
         TapKind::Written => format!("{size}, {}", counted(*count, "message")),
         TapKind::Held => format!("{} wait: the client does not read", bytes(event.outbox_bytes)),
         TapKind::Dropped => format!("{place} {size}{by}: {reason}").trim_start().to_owned(),

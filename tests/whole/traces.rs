@@ -6,7 +6,13 @@ use broadgate_proto::v1::{self, HopTrouble, hop::Step, inspect_request::Of, obse
 use serde_json::json;
 use tonic::Code;
 
-use crate::{harness::*, http::post, operator};
+use crate::{
+    backends::call,
+    harness::*,
+    http::post,
+    operator,
+    pusher::{APPS, Pusher},
+};
 
 const KEEPING: &str = "[[gateway.groups]]\npattern = \"room-*\"\nhistory_messages = 5\n\
     last_value_time = \"60s\"\n";
@@ -331,6 +337,42 @@ async fn dry_runs_and_traces_are_refused_where_they_make_no_sense() {
     let receipt = as_json(json!({"to": {"all": true}, "text": "sent"})).await;
     assert!(receipt["clients"] == 1 && receipt.get("trace").is_none(), "{receipt}");
     client.hears(&["sent"]).await;
+}
+
+/// A publish of a backend by Pusher's HTTP API belongs to the backend's own trace: taps of all gateways and the log say so.
+#[tokio::test]
+async fn a_traceparent_of_a_backend_is_kept() {
+    let cluster = Cluster::quiet(2).logging("info,trace=debug").more(APPS).start().await;
+    let mut client = Pusher::connect(&cluster, 1).await;
+    client.subscribe("room").await;
+    let mut observer = ObserveClient::connect(format!("http://{}", cluster.internal[0])).await.unwrap();
+    let of = Some(v1::tap_request::Of::Group("room".to_owned()));
+    let request = v1::TapRequest { app: "shop".to_owned(), of, ..v1::TapRequest::default() };
+    let mut tap = observer.tap(request).await.unwrap().into_inner();
+    let mut started = 0;
+    while started < 2 {
+        let next = soon("both gateways begin", tap.message()).await.unwrap().unwrap();
+        started += usize::from(next.start.is_some());
+    }
+    let sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let body = json!({"name": "e", "channels": ["room"], "data": "d"}).to_string();
+    let header = format!("traceparent: {sampled}\r\n");
+    let answer = call(&cluster, 0, "POST", "/events", "", &header, &body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let placed = soon("it is shown", async {
+        loop {
+            let events = tap.message().await.unwrap().unwrap().events;
+            if let Some(placed) = events.into_iter().find(|event| event.kind() == v1::TapKind::Placed) {
+                return placed;
+            }
+        }
+    })
+    .await;
+    assert_eq!((&*placed.traceparent, placed.count), (sampled, 1), "{placed:?}");
+    cluster.gateways[0].logged("hops=").await;
+    let log = cluster.gateways[0].log();
+    let line = log.lines().find(|line| line.contains("hops=")).unwrap();
+    assert!(line.contains(sampled) && line.contains("took 1 B from app:shop/"), "{line}");
 }
 
 /// The trace of a caller's own is kept in the receipt, in the audit and in the log.

@@ -35,7 +35,7 @@ pub(super) async fn run(
         return Answer::Error(refused);
     }
     dispatcher.callers.count(caller, std::iter::once(&command));
-    dispatcher.sign(&mut command, || caller.who().into_owned(), caller.from);
+    dispatcher.sign(&mut command, caller);
     let line = AuditLine::of_command(|| gateway(dispatcher), caller, &command);
     let traced = is_traced(&command);
     let logged = is_logged(caller) && ask_for_trace(&mut command);
@@ -60,7 +60,7 @@ const fn is_traced(command: &Command) -> bool {
 }
 
 /// Whether its sends are traced for the log: its own trace is recorded, and somebody reads the log's.
-fn is_logged(caller: &Caller) -> bool {
+pub(crate) fn is_logged(caller: &Caller) -> bool {
     caller.traceparent.is_some_and(TraceParent::is_sampled)
         && tracing::enabled!(target: "trace", tracing::Level::DEBUG)
 }
@@ -73,7 +73,7 @@ const fn ask_for_trace(command: &mut Command) -> bool {
 }
 
 /// One line, with every hop. The trace stays in the receipt if the caller has asked for it.
-fn log_trace(answer: &mut Answer, stays: bool) {
+pub(crate) fn log_trace(answer: &mut Answer, stays: bool) {
     let Answer::Receipt(receipt) = answer else { return };
     let Some(trace) = &receipt.trace else { return };
     let (traceparent, command, clients) = (&*trace.traceparent, &*receipt.command_id, receipt.clients);
@@ -85,7 +85,7 @@ fn log_trace(answer: &mut Answer, stays: bool) {
 }
 
 /// A trace says from whom the command was taken, and of which trace of its own it is.
-fn note_caller(answer: &mut Answer, caller: &Caller) {
+pub(crate) fn note_caller(answer: &mut Answer, caller: &Caller) {
     let Answer::Receipt(v1::Receipt { trace: Some(trace), .. }) = answer else { return };
     trace.traceparent = caller.traceparent.map(|parent| parent.to_string()).unwrap_or_default();
     for hop in &mut trace.hops {
@@ -194,7 +194,7 @@ pub(super) async fn place<'a>(
     for whole in &mut commands {
         let Some(command) = &mut whole.command else { continue };
         traced |= is_traced(command);
-        dispatcher.sign(command, || caller.who().into_owned(), caller.from);
+        dispatcher.sign(command, caller);
         let line = AuditLine::of_command(|| gateway(dispatcher), caller, command);
         audited.extend(line.map(|line| (whole.id, line)));
     }

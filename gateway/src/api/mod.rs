@@ -18,4 +18,7 @@ mod unknown_names;
 
 #[cfg(feature = "fuzz")]
 pub(crate) use self::json::fuzz;
-pub(crate) use self::port::{InternalServices, serve};
+pub(crate) use self::{
+    calls::{is_logged, log_trace, note_caller},
+    port::{InternalServices, serve},
+};

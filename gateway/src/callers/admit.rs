@@ -15,7 +15,7 @@ use crate::{
         caller::{Caller, CallerKind, TokenHolder, has_role},
         rights::of_path,
         tokens::{AccessToken, TokenRefusal, Tokens},
-        traceparent::{TRACEPARENT_HEADER, TraceParent},
+        traceparent::TraceParent,
     },
     refusals::now_ms,
 };
@@ -61,8 +61,7 @@ impl Admit for TokenCheck {
         let note = headers.get(NOTE_HEADER).map_or(Ok(None), |note| said::note_of_header(note.as_bytes()));
         let note = note.map_err(|error| RefusedRequest::invalid("command_invalid", error.to_string()))?;
         let note: Option<Box<str>> = note.map(Into::into);
-        let traceparent = headers.get(TRACEPARENT_HEADER);
-        let traceparent = traceparent.and_then(|text| TraceParent::parse(text.as_bytes()));
+        let traceparent = TraceParent::of(headers);
         let kind = match shown {
             ShownCredential::Secret => CallerKind::Secret,
             ShownCredential::Certificate => CallerKind::Certificate,

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use http::HeaderMap;
+
 /// The header, and gRPC's metadata.
-pub(crate) const TRACEPARENT_HEADER: &str = "traceparent";
+const TRACEPARENT_HEADER: &str = "traceparent";
 
 /// The length of version 00, which later versions begin with.
 const TEXT_BYTES: usize = 55;
@@ -18,6 +20,11 @@ pub(crate) struct TraceParent {
 }
 
 impl TraceParent {
+    /// Of a request, if it has a well-formed one.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+        Self::parse(headers.get(TRACEPARENT_HEADER)?.as_bytes())
+    }
+
     /// None if it is not well-formed: then, as the standard says, there is none.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let (known, more) = text.split_at_checked(TEXT_BYTES)?;

@@ -139,5 +139,6 @@ fn subscription_count(topic: &Topic, count: u64) -> ChannelEvent {
         user_id_json: String::new(),
         flags: EventFlags::NOTICE,
         by: "gateway".into(),
+        traceparent: None,
     }
 }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     apps::Apps,
+    callers::TraceParent,
     codec::encode::{Encoder, Frames, text_frame},
     command::{
         fields::{
@@ -46,8 +47,11 @@ impl Parser {
     pub(crate) fn parse(&self, command: &v1::command::Command) -> Result<Arc<ParsedCommand>, CommandRefusal> {
         let parsed = self.parse_inner(command)?;
         let Some((id, app_field)) = once(command) else { return Ok(Arc::new(parsed)) };
-        let by = if let v1::command::Command::Send(request) = command { &*request.by } else { "" };
-        with_id(id, app(app_field)?, by, parsed)
+        let said = match command {
+            v1::command::Command::Send(request) => (&*request.by, &*request.traceparent),
+            _ => ("", ""),
+        };
+        with_id(id, app(app_field)?, said, parsed)
     }
 
     /// The command that an event is, under this id. What a caller's message must comply with, it must, too.
@@ -66,7 +70,9 @@ impl Parser {
         };
         let (frames, by_group) = self.frame_event(&text, &to)?;
         let app = to.app.clone();
-        with_id(id, app, &event.by, ParsedCommand::Send { to, frames, by_group, dry: false, traced: false })
+        let said = (&*event.by, event.traceparent.as_deref().unwrap_or_default());
+        let traced = event.flags.traced;
+        with_id(id, app, said, ParsedCommand::Send { to, frames, by_group, dry: false, traced })
     }
 
     fn parse_inner(&self, command: &v1::command::Command) -> Result<ParsedCommand, CommandRefusal> {
@@ -294,7 +300,7 @@ struct EventText<'a> {
 fn with_id(
     id: &str,
     app: Box<str>,
-    by: &str,
+    (by, traceparent): (&str, &str),
     parsed: ParsedCommand,
 ) -> Result<Arc<ParsedCommand>, CommandRefusal> {
     let (len, max) = (id.len(), limits::COMMAND_ID_BYTES_MAX);
@@ -302,7 +308,17 @@ fn with_id(
         return Err(invalid(format!("command_id has {len} bytes: at most {max} are allowed")));
     }
     let (by, order) = (known_caller(by), Box::new(parsed));
-    Ok(Arc::new(ParsedCommand::Once { app, id: id.into(), by, order, placed_at: OnceLock::new() }))
+    // What is not well-formed is none.
+    let known = Some(traceparent).filter(|text| TraceParent::parse(text.as_bytes()).is_some());
+    let traceparent = known.unwrap_or_default().into();
+    Ok(Arc::new(ParsedCommand::Once {
+        app,
+        id: id.into(),
+        by,
+        order,
+        traceparent,
+        placed_at: OnceLock::new(),
+    }))
 }
 
 /// The id that a command has, and its app.

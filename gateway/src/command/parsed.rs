@@ -232,6 +232,8 @@ pub(crate) enum ParsedCommand {
         /// Who gave it, if it sends something; "" if that is not known.
         by: Box<str>,
         order: Box<Self>,
+        /// The trace of its caller's own that it belongs to; "" if it sends nothing, or there is none.
+        traceparent: Box<str>,
         /// Its place in the order of its topic, once the home has given it one.
         placed_at: OnceLock<TopicPosition>,
     },
@@ -326,6 +328,11 @@ impl ParsedCommand {
         };
         let at = self.position().map(|at| (at.tenure, at.number));
         Some(SentNote { at_ms, app, id, by, to, at, clients: 0, drops: [0; SENT_DROPS.len()] })
+    }
+
+    /// The trace of its caller's own; "" if there is none.
+    pub(crate) fn traceparent(&self) -> &str {
+        if let Self::Once { traceparent, .. } = self { traceparent } else { "" }
     }
 
     /// Its place in the order of its topic, if it has one.

@@ -24,6 +24,8 @@ pub(crate) struct ChannelEvent {
     pub(crate) flags: EventFlags,
     /// Who has sent it, as SendRequest.by has it.
     pub(crate) by: Arc<str>,
+    /// The trace of a backend's own that it belongs to.
+    pub(crate) traceparent: Option<Arc<str>>,
 }
 
 /// What is special about an event; nothing is special about those of backends.
@@ -34,13 +36,16 @@ pub(crate) struct EventFlags {
     /// The channel's last value and history do not retain it.
     pub(crate) not_kept: bool,
     pub(crate) no_receipt: bool,
+    /// Its receipt says which way it took.
+    pub(crate) traced: bool,
 }
 
 impl EventFlags {
     /// Of what a Pusher client sends to its channel.
-    pub(crate) const CLIENT: Self = Self { data_json: true, not_kept: true, no_receipt: true };
+    pub(crate) const CLIENT: Self = Self { data_json: true, not_kept: true, no_receipt: true, traced: false };
     /// Of what the gateway tells a channel about itself.
-    pub(crate) const NOTICE: Self = Self { data_json: false, not_kept: true, no_receipt: true };
+    pub(crate) const NOTICE: Self =
+        Self { data_json: false, not_kept: true, no_receipt: true, traced: false };
 }
 
 /// What an event that a client has sent says.
@@ -151,6 +156,7 @@ impl ChannelEvent {
                     user_id_json: String::new(),
                     flags: EventFlags::default(),
                     by: Arc::clone(&by),
+                    traceparent: None,
                 };
                 events.push((event, id));
             }
@@ -177,6 +183,8 @@ impl ChannelEvent {
             not_kept: self.flags.not_kept,
             no_receipt: self.flags.no_receipt,
             by: self.by.to_string(),
+            trace: self.flags.traced,
+            traceparent: self.traceparent.as_deref().unwrap_or_default().to_owned(),
             ..v1::SendRequest::default()
         }
     }
@@ -189,13 +197,15 @@ impl ChannelEvent {
         let flag = |set: bool| if set { 2 } else { 0 };
         let except = self.except.map_or(0, |_| field(field(CLIENT_ID_LEN)));
         let to = text(&self.app) + field(self.channel.len()) + except;
-        let flags = flag(self.flags.data_json) + flag(self.flags.not_kept) + flag(self.flags.no_receipt);
+        let EventFlags { data_json, not_kept, no_receipt, traced } = self.flags;
+        let flags = [data_json, not_kept, no_receipt, traced].map(flag).iter().sum::<usize>();
         text(id)
             + field(to)
             + field(self.data.len())
             + text(&self.name)
             + text(&self.user_id_json)
             + text(&self.by)
+            + text(self.traceparent.as_deref().unwrap_or_default())
             + flags
     }
 }
@@ -216,6 +226,9 @@ mod tests {
         let json = ChannelEvent { data: "{\"x\":1}".into(), ..event(true, 0, EventFlags::CLIENT) };
         let mut events =
             vec![event(true, 4, EventFlags::default()), event(false, 9, EventFlags::NOTICE), json];
+        let traceparent = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into());
+        let traced = EventFlags { traced: true, ..EventFlags::default() };
+        events.push(ChannelEvent { traceparent, ..event(false, 4, traced) });
         let last = events.len();
         events.push(ChannelEvent { channel: String::new(), ..events[0].clone() });
         events.push(ChannelEvent { channel: "a\nb".to_owned(), ..events[0].clone() });
@@ -245,6 +258,7 @@ mod tests {
             user_id_json: if except { "\"ann\"".to_owned() } else { String::new() },
             flags,
             by: if except { "client:x" } else { "" }.into(),
+            traceparent: None,
         }
     }
 

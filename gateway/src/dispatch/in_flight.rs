@@ -142,6 +142,11 @@ impl Tracing {
             Some(Payload::Binary(bytes) | Payload::Framed(bytes)) => bytes.len(),
             None => 0,
         };
-        request.trace.then(|| Box::new(Self { since: Instant::now(), bytes }))
+        request.trace.then(|| Self::of_bytes(bytes))
+    }
+
+    /// Of a traced send with so many bytes of payload.
+    pub(super) fn of_bytes(bytes: usize) -> Box<Self> {
+        Box::new(Self { since: Instant::now(), bytes })
     }
 }

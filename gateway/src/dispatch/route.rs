@@ -17,6 +17,7 @@ use broadgate_proto::{
 use tonic::Code;
 
 use crate::{
+    callers::Caller,
     command::{
         ChannelEvent, CommandRefusal, CommandSource, Concerns, DRY, ParsedCommand, TRACE, refusal,
         take_malformed,
@@ -208,17 +209,20 @@ impl Dispatcher {
         let command_id = command_id.unwrap_or_else(|| self.make_id());
         let parsed = self.parser.event(&event, &command_id);
         let no_receipt = event.flags.no_receipt;
-        Placing { no_receipt, ..Placing::new(id, CommandSource::Event(event), parsed) }
+        let tracing = event.flags.traced.then(|| Tracing::of_bytes(event.data.len()));
+        Placing { no_receipt, tracing, ..Placing::new(id, CommandSource::Event(event), parsed) }
     }
 
     /// Notes in a command that sends something, closes clients or dissolves groups who gave it, whatever its caller
     /// says: the recorder names it. Closes and dissolves are logged, too: the ends of clients name them by their id.
-    pub(crate) fn sign(&self, command: &mut Command, who: impl FnOnce() -> String, from: Option<SocketAddr>) {
+    pub(crate) fn sign(&self, command: &mut Command, caller: &Caller) {
+        let who = || caller.who().into_owned();
         // Without an id it is not remembered.
         let is_named = needs_id(command) || command_id(command).is_some_and(|id| !id.is_empty());
         let by = match command {
             Command::Send(request) => {
                 request.by = if is_named { who() } else { String::new() };
+                request.traceparent = caller.traceparent.map(|parent| parent.to_string()).unwrap_or_default();
                 return;
             }
             Command::Close(request) => &mut request.by,
@@ -231,7 +235,7 @@ impl Dispatcher {
             set_command_id(command, self.make_id());
         }
         if tracing::enabled!(tracing::Level::DEBUG) {
-            log_signed(command, from);
+            log_signed(command, caller.from);
         }
     }
 

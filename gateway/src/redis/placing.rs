@@ -113,6 +113,7 @@ mod tests {
             user_id_json: String::new(),
             flags: EventFlags::default(),
             by: "".into(),
+            traceparent: None,
         }
     }
 

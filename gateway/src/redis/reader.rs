@@ -239,6 +239,7 @@ impl Reader<'_> {
             user_id_json: String::new(),
             flags: EventFlags::default(),
             by: format!("redis:{}", self.plan.app).into(),
+            traceparent: None,
         };
         if !self.placing.put(event) {
             let why =

@@ -232,7 +232,14 @@ impl RememberedSends {
             traced: false,
         };
         let (app, id, by) = (APP.into(), "order-991".into(), "app:default/b6e2".into());
-        let command = ParsedCommand::Once { app, id, by, order: Box::new(order), placed_at: OnceLock::new() };
+        let command = ParsedCommand::Once {
+            app,
+            id,
+            by,
+            order: Box::new(order),
+            traceparent: "".into(),
+            placed_at: OnceLock::new(),
+        };
         let recorder = SentRecorder::new((SENDS_KEPT_MAX, MOVES_KEPT_MAX, DROPS_KEPT_MAX), now_ms());
         let mut all = Self { recorder, command };
         (0..SENDS_KEPT_MAX).for_each(|_| all.send());

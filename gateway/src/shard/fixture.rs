@@ -93,6 +93,7 @@ pub(super) fn to_group(group: &str, id: &str, text: &str) -> Arc<ParsedCommand> 
         id: id.into(),
         by: "local".into(),
         order: Box::new(order),
+        traceparent: "".into(),
         placed_at: std::sync::OnceLock::new(),
     })
 }

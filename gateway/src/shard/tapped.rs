@@ -150,6 +150,7 @@ impl Shard {
         let details = TapDetails {
             place: message.map_or("", |message| &message.to),
             position: message.map_or("", |message| &message.position),
+            traceparent: message.map_or("", |message| &message.traceparent),
             command: message.map_or("", |message| &message.command),
             caller: message.map_or("", |message| &message.caller),
             bytes: frames.payload,
@@ -183,6 +184,7 @@ impl Shard {
             let details = TapDetails {
                 place: message.map_or("", |message| &message.to),
                 position: message.map_or("", |message| &message.position),
+                traceparent: message.map_or("", |message| &message.traceparent),
                 command: message.map_or("", |message| &message.command),
                 caller: message.map_or("", |message| &message.caller),
                 bytes: frames.payload,

@@ -34,6 +34,8 @@ pub(super) struct PlacedMessage {
     pub(super) to: Box<str>,
     /// In the order of its topic; "" if it has none.
     pub(super) position: Box<str>,
+    /// The trace of the caller's own; "" if there is none.
+    pub(super) traceparent: Box<str>,
 }
 
 /// What an event says besides its kind and its client; "" and 0 for nothing.
@@ -41,6 +43,7 @@ pub(super) struct PlacedMessage {
 pub(crate) struct TapDetails<'a> {
     pub(crate) place: &'a str,
     pub(crate) position: &'a str,
+    pub(crate) traceparent: &'a str,
     pub(crate) command: &'a str,
     /// Of a message, or of a close.
     pub(crate) caller: &'a str,
@@ -80,6 +83,7 @@ impl ShardTaps {
             frames: frames.map_or(0, address),
             command: order.command_id().into(),
             caller: order.given_by().into(),
+            traceparent: order.traceparent().into(),
             position:
                 order.position().map(|at| format!("{}/{}", at.tenure, at.number)).unwrap_or_default().into(),
             to: match order.inner() {
@@ -128,6 +132,7 @@ impl ShardTaps {
                 uid: uid.to_owned(),
                 place: details.place.to_owned(),
                 position: details.position.to_owned(),
+                traceparent: details.traceparent.to_owned(),
                 command_id: details.command.to_owned(),
                 caller: caller.to_owned(),
                 bytes: details.bytes as u64,

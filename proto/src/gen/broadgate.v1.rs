@@ -1314,6 +1314,12 @@ pub struct TapEvent {
     pub max: u64,
     #[prost(uint64, tag = "14")]
     pub took_us: u64,
+    /// Of a message that was placed, as in SentCommand.
+    #[prost(string, tag = "17")]
+    pub position: ::prost::alloc::string::String,
+    /// Of a message that was placed: the trace of its caller's own, as in SendRequest.
+    #[prost(string, tag = "18")]
+    pub traceparent: ::prost::alloc::string::String,
     /// What the message says, if the tap shows it: cut to payload_bytes_max.
     #[prost(oneof = "tap_event::Payload", tags = "15, 16")]
     pub payload: ::core::option::Option<tap_event::Payload>,
@@ -1609,6 +1615,10 @@ pub struct SentCommand {
     /// thread has carried it out.
     #[prost(bool, tag = "12")]
     pub unheard: bool,
+    /// Its place in the order of the one topic that it was sent to, as TERM.COUNT/NUMBER; "" if it
+    /// was sent to several or to clients, or could not take its place.
+    #[prost(string, tag = "13")]
+    pub position: ::prost::alloc::string::String,
 }
 /// What is known of a client that may have been meant.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4156,6 +4166,11 @@ pub struct SendRequest {
     /// says. Also `client:ID`, a Pusher client that has sent an event.
     #[prost(string, tag = "13")]
     pub by: ::prost::alloc::string::String,
+    /// The trace of the caller's own that this belongs to, as the gateway that takes the call has
+    /// it from the header or metadata `traceparent` (W3C Trace Context); "" if none. What a caller
+    /// says here is not heeded.
+    #[prost(string, tag = "14")]
+    pub traceparent: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "15")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "send_request::Payload", tags = "3, 4, 5")]

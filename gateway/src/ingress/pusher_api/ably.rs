@@ -13,6 +13,7 @@ use broadgate_pusher::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 
+use crate::callers::TraceParent;
 use crate::ingress::{
     asked::{ParsedRequest, check_prefix},
     pusher_api::{
@@ -110,7 +111,9 @@ async fn run(
     let publish = AblyPublish::parse(&body, format, &channel, &app.limits)?;
     let dispatcher = exchange::dispatcher(port)?;
     let once = publish.key();
-    let backend = Backend { dispatcher, app: Arc::clone(app), caller: asked.address, key: Some(key), once };
+    let (app, caller) = (Arc::clone(app), asked.address);
+    let traceparent = TraceParent::of(&parts.headers);
+    let backend = Backend { dispatcher, app, caller, key: Some(key), once, traceparent };
     backend.publish(&publish.events).await?;
     let id = match publish.id {
         Some(id) => id,

@@ -25,8 +25,14 @@ use http::StatusCode;
 use tonic::Code;
 
 use crate::{
-    apps::App, audit::AuditLine, callers::Caller, cluster::Routed, command::ChannelEvent,
-    dispatch::Dispatcher, shard::signed_in_group,
+    api,
+    apps::App,
+    audit::AuditLine,
+    callers::{Caller, TraceParent},
+    cluster::Routed,
+    command::ChannelEvent,
+    dispatch::Dispatcher,
+    shard::signed_in_group,
 };
 
 /// One app's backend, asking.
@@ -39,6 +45,8 @@ pub(super) struct Backend {
     pub(super) key: Option<String>,
     /// What the backend says every time it repeats a publish.
     pub(super) once: Option<String>,
+    /// The trace of the backend's own that its request belongs to.
+    pub(super) traceparent: Option<TraceParent>,
 }
 
 /// What waits for the caller when a gateway did not answer in time.
@@ -120,7 +128,8 @@ impl Backend {
     }
 
     fn as_caller(&self) -> Caller {
-        Caller::of_app(&self.app.id, self.key.as_deref(), self.caller)
+        let caller = Caller::of_app(&self.app.id, self.key.as_deref(), self.caller);
+        Caller { traceparent: self.traceparent, ..caller }
     }
 
     /// Gives commands in this order; all answers, or the first refusal. An answer that may lack something
@@ -143,11 +152,22 @@ impl Backend {
         self.claim(events).await?;
         let who = self.as_caller();
         let by = who.who();
-        let commands =
-            ChannelEvent::of_publishes(&self.app.id, &by, self.once.as_deref(), events).into_iter();
+        let mut commands = ChannelEvent::of_publishes(&self.app.id, &by, self.once.as_deref(), events);
+        let is_logged = api::is_logged(&who);
+        if let Some(parent) = self.traceparent {
+            let parent: Arc<str> = parent.to_string().into();
+            for (event, _) in &mut commands {
+                (event.traceparent, event.flags.traced) = (Some(Arc::clone(&parent)), is_logged);
+            }
+        }
         let bytes = events.iter().map(|event| event.data.len() as u64 * event.channels.len() as u64).sum();
         self.dispatcher.callers.count_sends(&by, &self.app.id, commands.len() as u64, bytes);
-        let answers = accepted(self.dispatcher.place_events(commands).await.answers().await)?;
+        let placed = self.dispatcher.place_events(commands.into_iter()).await;
+        let mut answers = accepted(placed.answers().await)?;
+        for answer in answers.iter_mut().filter(|_| is_logged) {
+            api::note_caller(answer, &who);
+            api::log_trace(answer, false);
+        }
         match (answers.iter().all(is_complete), &self.once) {
             (true, _) => Ok(()),
             (false, Some(_)) => Err(unavailable(INCOMPLETE)),
@@ -303,7 +323,7 @@ impl Backend {
         };
         let mut command = Command::Close(request);
         let caller = self.as_caller();
-        self.dispatcher.sign(&mut command, || caller.who().into_owned(), caller.from);
+        self.dispatcher.sign(&mut command, &caller);
         let line = AuditLine::of_command(|| self.dispatcher.me.load().name.clone(), &caller, &command);
         let answers = self.ask(vec![command]).await?;
         for (line, answer) in line.into_iter().zip(&answers) {

@@ -35,6 +35,7 @@ use hyper::body::Incoming;
 
 use crate::{
     apps::AppTable,
+    callers::TraceParent,
     ingress::{
         asked::{ParsedRequest, check_prefix},
         pusher_api::{calls::Backend, exchange::ApiAnswer},
@@ -174,7 +175,9 @@ async fn run(
     let dispatcher = exchange::dispatcher(port)?;
     let once = idempotency_key(&parts.headers)?;
     let key = params.get("auth_key").filter(|_| *form == AnswerForm::Pusher).map(str::to_owned);
-    let backend = Backend { dispatcher, app: std::sync::Arc::clone(app), caller: asked.address, key, once };
+    let traceparent = TraceParent::of(&parts.headers);
+    let app = std::sync::Arc::clone(app);
+    let backend = Backend { dispatcher, app, caller: asked.address, key, once, traceparent };
     if *form == AnswerForm::EchoServer {
         let answered = backend.carry_out_as_echo_server(call, &params, &body).await;
         return answered.map(|body| (StatusCode::OK, body));

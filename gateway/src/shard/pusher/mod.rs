@@ -222,6 +222,7 @@ impl Shard {
             user_id_json,
             flags: EventFlags::CLIENT,
             by: format!("client:{id}").into(),
+            traceparent: None,
         };
         if self.deps.upcalls.as_ref().is_none_or(|upcalls| upcalls.events.try_send((id, event)).is_err()) {
             self.tally.drop(Drop::Busy, 1);
