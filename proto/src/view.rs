@@ -21,6 +21,9 @@ pub fn ready_gateways(view: &View) -> impl Iterator<Item = &Member> {
     gateways(view).filter(|member| member.state() == MemberState::Ready)
 }
 
+/// What a register says to a member that it removes for its silence.
+pub const LEASE_ENDED: &str = "not heard for a lease";
+
 /// Whether a member announces that it goes: in any state but joining and ready, also in one that this version does
 /// not know.
 #[must_use]

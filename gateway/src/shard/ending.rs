@@ -1,6 +1,6 @@
 //! What is known of the end of a client besides its cause.
 
-use broadgate_register::server::LEASE_ENDED;
+use broadgate_proto::view::LEASE_ENDED;
 
 use crate::{recorder::EndPlace, shard::counters::Drop};
 

@@ -450,7 +450,7 @@ impl Core {
         }
     }
 
-    /// A member leaves; the caller notes the change. Whoever follows views tells a member that has left from one that
+    /// A member leaves; the caller notes the change. Those who follow views tell a member that has left from one that
     /// was removed by its last state, so a view has to show that this one goes before it is gone: it may have said both
     /// since the last view.
     fn goodbye(&mut self, incarnation: Incarnation, out: &mut Vec<Effect>) {

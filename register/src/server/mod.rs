@@ -38,7 +38,6 @@ pub use config::{Config, Etcd, Ledger, PREFIX_DEFAULT};
 pub use history::REMOVED_MAX;
 pub use ledger::check as check_etcd;
 pub use serve::run;
-pub use step::LEASE_ENDED;
 
 /// The state machine, for simulations of whole clusters.
 #[doc(hidden)]

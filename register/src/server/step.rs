@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use broadgate_proto::{
     id::Incarnation,
     v1::{Epoch, Hello, Member, MemberState, OrderGiver, View, join_reply::Reply},
+    view::LEASE_ENDED,
 };
 
 use super::check::PeerOrigin;
@@ -203,9 +204,6 @@ impl RegisterRefusal {
         }
     }
 }
-
-/// What a member hears that was removed for its silence.
-pub const LEASE_ENDED: &str = "not heard for a lease";
 
 /// Why a member is not in the view any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -183,7 +183,7 @@ mod tests {
             };
             assert_eq!(gone.iter().filter(|effect| removed(effect)).count(), 1);
         }
-        // Whoever no view has shown needs no end.
+        // A member that no view has shown needs no end.
         let mut core = register();
         core.apply(hello(1, 1, None), at(0));
         core.apply(hello(2, 2, None), at(1));
