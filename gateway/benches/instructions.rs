@@ -15,17 +15,31 @@
 
 use std::{hint::black_box, process::ExitCode};
 
-use broadgate_gateway::bench::{Fanout, Framing, Group, Message, Polled};
+use broadgate_gateway::bench::{Connected, Counted, Fanout, Framing, Group, Message, Orders, Polled};
 
 const PAYLOAD_BYTES: usize = 128;
 const CLIENTS: u32 = 1000;
+/// Clients with sockets.
+const SOCKETS: usize = 100;
+/// Commands that are carried out, or counted.
+const COMMANDS: usize = 8;
+const COUNTED: usize = 1000;
+/// Sends that a shard remembers: few, so that each displaces another.
+const REMEMBERED: usize = 16;
 /// Groups of a shard that is asked how it is.
 const FEW_GROUPS: u32 = 10;
 const MANY_GROUPS: u32 = 100_000;
 
 /// Each benchmark, by its name.
-const BENCHMARKS: [(&str, fn()); 8] = [
+const BENCHMARKS: [(&str, fn()); 15] = [
     ("append_and_flush_1000 frames_8", append_and_flush),
+    ("place_and_write_100 frames_8", || place_and_write(false)),
+    ("place_and_write_100 others_tapped", || place_and_write(true)),
+    ("execute_8 clients_100 forgotten", || execute(0)),
+    ("execute_8 clients_100 remembered", || execute(REMEMBERED)),
+    ("count_1000 one_by_one", || count(1)),
+    ("count_1000 batches_of_100", || count(100)),
+    ("select_1000 uncounted", select_uncounted),
     ("select_1000 all", || select(&[])),
     ("select_1000 all_but_one", || select(&[7])),
     ("frame_1000 bytes_128", frame),
@@ -68,6 +82,64 @@ fn append_and_flush() {
 fn counted_append_and_flush(fanout: &mut Fanout, messages: &[Message]) -> usize {
     fanout.push(black_box(messages));
     fanout.flush()
+}
+
+fn place_and_write(tapped: bool) {
+    let messages = (0..COMMANDS).map(|_| Framing::websocket().text(&payload())).collect::<Vec<_>>();
+    let mut connected = Connected::new(SOCKETS, REMEMBERED, tapped);
+    connected.place(&messages);
+    connected.flush();
+    assert_eq!(counted_place_and_write(&mut connected, &messages), COMMANDS * SOCKETS);
+}
+
+/// Frames are placed for each of a hundred clients that nobody taps, then each socket is written to: with all that a
+/// shard asks and counts about it, such as whether the client is tapped.
+#[inline(never)]
+fn counted_place_and_write(connected: &mut Connected, messages: &[Message]) -> usize {
+    let placed = connected.place(black_box(messages));
+    connected.flush();
+    placed
+}
+
+fn execute(remembered: usize) {
+    let mut connected = Connected::new(SOCKETS, remembered, false);
+    for _ in 0..4 {
+        let before = connected.orders(COMMANDS);
+        connected.execute(&before);
+        connected.flush();
+    }
+    let orders = connected.orders(COMMANDS);
+    assert_eq!(counted_execute(&mut connected, &orders), (COMMANDS * SOCKETS) as u64);
+}
+
+/// Commands to a group of a hundred clients are carried out, and remembered.
+#[inline(never)]
+fn counted_execute(connected: &mut Connected, orders: &Orders) -> u64 {
+    connected.execute(black_box(orders))
+}
+
+fn count(batch: usize) {
+    let counted = Counted::new();
+    counted.count(COUNTED, batch);
+    counted_count(&counted, batch);
+}
+
+/// Commands are counted for their caller, as they come in.
+#[inline(never)]
+fn counted_count(counted: &Counted, batch: usize) {
+    black_box(counted).count(COUNTED, batch);
+}
+
+fn select_uncounted() {
+    let mut group = Group::new(CLIENTS, CLIENTS);
+    group.select_uncounted();
+    black_box(counted_select_uncounted(&mut group));
+}
+
+/// The same clients as one uid's, for which nothing is counted.
+#[inline(never)]
+fn counted_select_uncounted(group: &mut Group) -> usize {
+    black_box(group.select_uncounted()).len()
 }
 
 fn select(except: &[u32]) {
