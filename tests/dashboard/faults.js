@@ -122,14 +122,15 @@ export const checks = {
 
   'a test send is traced, with who did not answer; its note lands in the audit': async ({ cluster, page, one }) => {
     await drawn(page, `#/group?app=shop&group=orders.eu`)
-    const order = async (text, note) => {
+    const fill = async (text, note) => {
       await page.getByRole('button', { name: 'Send a test message…' }).click()
       await page.getByRole('textbox', { name: 'Message' }).fill(text)
       await page.getByRole('textbox', { name: 'Note' }).fill(note)
       await page.getByRole('textbox', { name: 'to confirm' }).fill('send')
-      await page.getByRole('button', { name: 'Send', exact: true }).click()
     }
-    await order('traced', '#4711 "grüße"')
+    const send = () => page.getByRole('button', { name: 'Send', exact: true }).click()
+    await fill('traced', '#4711 "grüße"')
+    await send()
     await shows(page, 'Its way through the cluster')
     for (const step of [/gateway-\d took it from (secret|local), 6 B/, /is the home|home is gateway-\d: asked/, /placed at [\d.]+\/\d+/, /gateway-3 shards/, /receipt: 3 clients, ordered/]) await shows(page, step)
     same('what is in trouble', await page.locator('.steps .trouble').allInnerTexts(), [])
@@ -137,17 +138,28 @@ export const checks = {
     await page.getByRole('button', { name: 'Close this' }).click()
     await drawn(page, '#/events')
     await shows(page, '#4711 "grüße"')
-    const silent = 'gateway-3'
     await drawn(page, `#/group?app=shop&group=orders.eu`)
-    cluster.kill(silent, 'SIGSTOP')
-    await order('not everywhere', '')
-    await shows(page, /gateway-3 (NO ANSWER|UNREACHABLE|OUTSIDE)|gateway-3 NO ANSWER as the home/, 20_000)
-    holds('it is marked', (await page.locator('.steps .trouble').allInnerTexts()).some((step) => step.includes('gateway-3')), await text(page))
-    cluster.kill(silent, 'SIGCONT')
-    // The same order again: everybody answers, and nobody has it twice.
-    await until('the cluster is whole', async () => (await cluster.call('Status', {})).gateways.length === 3, 30_000)
-    await page.getByRole('button', { name: 'Cancel' }).click()
-    await until('it was got once', () => one.received.filter((text) => text === 'not everywhere').length === 1)
+    // Not the one that is asked, which would be waited for first.
+    const asked = /asked 127.0.0.1:(\d+)/.exec(await text(page))[1]
+    const silent = cluster.gateways.slice(1).find((gateway) => String(gateway.internal) !== asked).name
+    // A gateway that is stopped for long is removed, and then nobody waits for it: on a slow machine it may take a second try.
+    let [marked, sent] = [[], '']
+    for (let n = 1; n <= 3 && !marked.length; n += 1) {
+      sent = `not everywhere ${n}`
+      await fill(sent, '')
+      cluster.kill(silent, 'SIGSTOP')
+      await send()
+      await page.locator('.steps').waitFor()
+      cluster.kill(silent, 'SIGCONT')
+      marked = (await page.locator('.steps .trouble').allInnerTexts()).filter((step) => new RegExp(`${silent} (NO ANSWER|UNREACHABLE|OUTSIDE|NOT SYNCED)|missing ${silent}`).test(step))
+      await until('the cluster is whole', async () => {
+        const status = await cluster.call('Status', {})
+        return status.gateways.length === 3 && status.view.members.filter((member) => member.state === 'MEMBER_STATE_READY').length === 4
+      }, 30_000)
+      await page.getByRole('button', { name: /Cancel|Close this/ }).click()
+    }
+    holds('who did not answer is marked', marked.length > 0)
+    await until('it was got once', () => one.received.filter((own) => own === sent).length === 1)
     for (const [hash, button] of [[`#/client?app=shop&id=${one.id}`, 'Send…'], ['#/app?app=shop', 'Send an event…']]) {
       await drawn(page, hash)
       await page.getByRole('button', { name: button }).click()

@@ -11,7 +11,7 @@ const only = process.argv.includes('--only') ? process.argv[process.argv.indexOf
 const checks = { ...access, ...looks, ...underFaults }
 
 // Those that mostly wait, in sessions of their own; and those before which they have to be over.
-const ASIDE = ['with certificates', 'whose token', 'an empty cluster', 'gateways that are busy', 'what is hidden']
+const ASIDE = ['a token is asked', 'a reader is', 'a token of one app', 'with certificates', 'whose token', 'an empty cluster', 'gateways that are busy', 'what is hidden']
 const FAULTS = ['a test send', 'a paused gateway']
 
 const LIMIT_MS = 180_000 + minutes * 60_000
