@@ -121,7 +121,7 @@ impl Asker {
         Ok(self.try_ask(&Credentials { secret: secret.with_note(note), tls }, call).await?)
     }
 
-    /// The same; a cluster that is busy is told from one that does not answer.
+    /// The same; it keeps a busy cluster apart from one that does not answer.
     pub(super) async fn ask_unless_busy<T, F>(
         &self,
         call: impl Fn(GatewayCalls) -> F,

@@ -146,7 +146,7 @@ export const checks = {
     await own.close()
   },
 
-  'whose token is removed is logged out, and is told why': async ({ cluster, browser }) => {
+  'whose token is removed is logged out, and the page says why': async ({ cluster, browser }) => {
     const context = await session(browser)
     const port = cluster.gateways[0].dashboard
     const page = await login(context, port, cluster.tokens.brief)

@@ -60,7 +60,7 @@ impl PortTls {
         }
     }
 
-    /// What somebody without TLS is told, and what the log says of it.
+    /// What is answered to somebody without TLS, and what the log says of it.
     const fn to_plain(&self) -> (&'static str, &'static str) {
         match self {
             Self::Cluster(_) => (PLAIN_ANSWER, PLAIN),
