@@ -16,13 +16,16 @@ use tokio::{
 };
 
 #[cfg(test)]
-use crate::shard::outcome::{PartialAnswer, ShardOutcome};
+use crate::{
+    config::GatewayLimits,
+    shard::outcome::{PartialAnswer, ShardOutcome},
+};
 
 use crate::{
     apps::Apps,
     codec::encode::Encoder,
     command::{ClientFilter, ParsedCommand},
-    config::{Config, GatewayLimits, GatewaySettings, Listener},
+    config::{Config, GatewaySettings, Listener},
     shard::{
         open::{Candidate, Newcomer},
         state::{Shard, ShardHandle},
@@ -37,6 +40,7 @@ pub(super) fn limits() -> GatewayLimits {
 }
 
 /// A shard with a raw WebSocket client for each listed group, and the other ends of their sockets.
+#[cfg(test)]
 pub(super) async fn shard(groups: &[&str], limits: GatewayLimits) -> (ShardHandle, Vec<TcpStream>) {
     shard_with(groups, GatewaySettings { limits, ..GatewaySettings::default() }).await
 }
