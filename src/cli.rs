@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, path::PathBuf};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{
+    CommandFactory as _, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 use clap_complete::Shell;
 
 use crate::{
@@ -17,6 +20,9 @@ use crate::{
     tokens::{self, TokenArgs},
     up,
 };
+
+/// So much of a value that cannot be used is repeated.
+const REPEATED_CHARS_MAX: usize = 80;
 
 const AFTER_HELP: &str = "\
 Default ports:
@@ -154,14 +160,23 @@ pub fn answer_shell() {
 
 /// Parses the command line; a wrong one ends the process with exit code 2.
 pub fn parse<C: Parser>() -> C {
-    C::try_parse().unwrap_or_else(|error| {
+    C::try_parse().unwrap_or_else(|mut error| {
         if !error.use_stderr() {
             error.exit();
         }
+        shorten(&mut error);
         // It repeats what was typed.
         say!("{}", error.render().to_string().trim_end());
         std::process::exit(error.exit_code())
     })
+}
+
+/// Of a long value, an error repeats the beginning, and says how long it is.
+fn shorten(error: &mut clap::Error) {
+    let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else { return };
+    let Some((end, _)) = value.char_indices().nth(REPEATED_CHARS_MAX) else { return };
+    let short = format!("{}… ({} bytes)", &value[..end], value.len());
+    error.insert(ContextKind::InvalidValue, ContextValue::String(short));
 }
 
 /// Runs what was typed.
@@ -262,6 +277,21 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_a_long_value() {
+        let said = |note: &str| {
+            let typed = ["broadgate", "kick", "--uid", "42", "--note", note];
+            let mut error = Cli::try_parse_from(typed).unwrap_err();
+            shorten(&mut error);
+            error.render().to_string()
+        };
+        let long = said(&"ü".repeat(200));
+        assert!(long.contains("'--note <TEXT>': the note has 400 bytes: at most 256"), "{long}");
+        assert!(long.contains("ü… (400 bytes)'") && long.len() < 400, "{long}");
+        let short = said("a\tb");
+        assert!(short.contains("'a\tb'") && short.contains("control character"), "{short}");
     }
 
     #[test]

@@ -117,6 +117,11 @@ impl Admission {
         Ok(admitted)
     }
 
+    /// How many places of each app are taken.
+    pub(crate) fn by_app(&self) -> HashMap<String, usize> {
+        locked(&self.per_app).clone()
+    }
+
     /// A place in an app; none if the app's limit is reached. A limit of 0 is none.
     pub(crate) fn admit_to(self: &Arc<Self>, app: &str, max: usize) -> Option<AppPlace> {
         let max = if max == 0 { usize::MAX } else { max };

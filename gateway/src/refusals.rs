@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     apps::{AppTable, Apps},
-    recorder::{EndQuestion, Kept, REFUSAL_REASONS, RefusalRow, RefusalRows},
+    recorder::{EndQuestion, Kept, LimitsMet, REFUSAL_REASONS, RefusalRow, RefusalRows, shared_limit},
 };
 
 /// Shorter secrets could be part of any word; only a whole segment is compared with them.
@@ -50,6 +50,7 @@ pub(crate) struct RefusalContext<'a> {
 pub(crate) struct Refusals {
     apps: Apps,
     rows: Mutex<RefusalRows>,
+    met: Mutex<LimitsMet>,
     /// Refusals that were not kept: too many new ones came, or another thread was at it.
     left_out: AtomicU64,
 }
@@ -66,7 +67,8 @@ pub(crate) struct FoundRefusals {
 impl Refusals {
     /// 0 remembers none.
     pub(crate) fn new(apps: Apps, max: usize) -> Self {
-        Self { apps, rows: Mutex::new(RefusalRows::new(max, now_ms())), left_out: AtomicU64::new(0) }
+        let rows = Mutex::new(RefusalRows::new(max, now_ms()));
+        Self { apps, rows, met: Mutex::default(), left_out: AtomicU64::new(0) }
     }
 
     pub(crate) fn find(&self, question: &EndQuestion, gateway: &str) -> FoundRefusals {
@@ -81,6 +83,20 @@ impl Refusals {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).by_app()
     }
 
+    /// Counts a refusal by a limit that several clients share: of an app, or of all if the app is "". Some are left out
+    /// where several shards refuse at the same moment.
+    pub(crate) fn limit_met<P: ToString>(&self, limit: &'static str, app: &str, place: P) {
+        if let Ok(mut met) = self.met.try_lock() {
+            let named = || clean(&place.to_string(), &self.apps.load()).into();
+            met.refused(limit, app, named, now_ms());
+        }
+    }
+
+    /// Such limits that have refused somebody in this minute or the one before.
+    pub(crate) fn limits_met(&self) -> Vec<v1::MetLimit> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner).list(now_ms())
+    }
+
     fn leave_out(&self) {
         self.left_out.fetch_add(1, Ordering::Relaxed);
     }
@@ -90,6 +106,11 @@ impl Refusals {
         debug_assert!(REFUSAL_REASONS.contains(&refused.reason), "{refused:?}: its reason is not in the set");
         let (hash, now_ms) = (refused.hash(), now_ms());
         let address = refused.address.map(|address| address.ip());
+        match (shared_limit(refused.reason), address) {
+            (Some(limit @ "clients_per_ip_max"), Some(ip)) => self.limit_met(limit, "", ip),
+            (Some(limit), _) => self.limit_met(limit, refused.app, ""),
+            (None, _) => {}
+        }
         let Ok(kept) = self.rows.try_lock().map(|mut rows| rows.again(hash, address, refused.reason, now_ms))
         else {
             return self.leave_out();
@@ -161,7 +182,7 @@ impl RefusalContext<'_> {
         hash.digest()
     }
 
-    /// What is remembered: no query, and of the headers not even the Origin.
+    /// What is remembered: no query, and of the headers only an Origin that is the reason.
     fn row(&self, table: &AppTable) -> RefusalRow {
         let text = |text: &str| clean(text, table).into();
         let why = self.why;
@@ -178,6 +199,7 @@ impl RefusalContext<'_> {
             app: text(self.app),
             key: text(self.key),
             path: text(without_query(&decoded(self.path))),
+            origin: if self.reason == "origin" { text(self.origin) } else { "".into() },
         }
     }
 }

@@ -135,6 +135,12 @@ pub const REFUSAL_FIELD_BYTES_MAX: usize = 200;
 pub const ENDS_CAUSED_MAX: usize = 4096;
 /// And ends that the clients caused: more, since page reloads and health checks are among them.
 pub const ENDS_OWN_MAX: usize = 8192;
+/// Limits of apps that have refused somebody in a minute, for the doctor: beyond, such a limit is in the metric of refusals
+/// alone.
+pub const LIMITS_MET_MAX: usize = 512;
+/// How many refusals by one limit within two minutes are odd: a page that is loaded again may come before its former
+/// connection is gone, and a stranger may try twice.
+pub const LIMIT_REFUSALS_ODD: u64 = 3;
 /// Groups of a client that its end names.
 pub const ENDED_GROUPS_MAX: usize = 8;
 /// Refusals that a gateway remembers; equal ones are one.

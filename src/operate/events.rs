@@ -10,6 +10,7 @@ use broadgate_business::{
     v1::{EventsReply, EventsRequest, OperatorEvent},
 };
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use crate::{
     failure::Failure,
@@ -156,7 +157,7 @@ fn show(args: &EventsArgs, reply: &EventsReply) -> Result<(), Failure> {
 fn as_text(events: &[OperatorEvent], now: Duration) -> String {
     let mut lines: Vec<(u64, Vec<&str>, &str, String)> = Vec::new();
     for event in events {
-        let line = one_line(&event.text);
+        let line = one_line(&event.text) + &one_line(&by_what(event));
         let same = lines.iter_mut().rev().take_while(|(at, ..)| event.at_ms.saturating_sub(*at) <= 2000);
         let mut same = same.filter(|(_, gateways, kind, text)| {
             *kind == event.kind && *text == line && !gateways.contains(&event.gateway.as_str())
@@ -172,6 +173,18 @@ fn as_text(events: &[OperatorEvent], now: Duration) -> String {
             format!("{} {:<8} {}: {text}\n", clock(at, now), kind, gateways.join(", "))
         })
         .collect()
+}
+
+/// Of what a caller did: by which program, from where, and the order's id, which the sentence has not.
+pub(super) fn by_what(event: &OperatorEvent) -> String {
+    let line: Value = serde_json::from_str(&event.audit_json).unwrap_or_default();
+    let text = |key: &str| line[key].as_str().filter(|text| !text.is_empty());
+    let way = [text("how").map(str::to_owned), text("from").map(|from| format!("from {from}"))];
+    let way: Vec<String> = way.into_iter().flatten().collect();
+    let way = Some(way.join(" ")).filter(|way| !way.is_empty());
+    let command = text("command_id").map(|id| format!("command {id}"));
+    let all: Vec<String> = way.into_iter().chain(command).collect();
+    if all.is_empty() { String::new() } else { format!(" [{}]", all.join(", ")) }
 }
 
 fn now() -> Duration {
@@ -207,6 +220,14 @@ mod tests {
             event(2, "gw-2", "members", "gateway gw-3 is gone"),
             event(2, "gw-1", "audit", "token:ann: close"),
             event(3, "gw-2", "audit", "token:ann: close"),
+            OperatorEvent {
+                audit_json: r#"{"how":"cli","from":"10.0.0.9","command_id":"c-1\u001b"}"#.to_owned(),
+                ..event(3, "gw-2", "audit", "token:bob: close")
+            },
+            OperatorEvent {
+                audit_json: r#"{"how":"grpc","command_id":""}"#.to_owned(),
+                ..event(3, "gw-2", "audit", "secret: tap")
+            },
             event(60, "gw-1", "alarm", "a\u{1b}[2J"),
         ];
         let text = as_text(&events, Duration::from_secs(90));
@@ -214,7 +235,9 @@ mod tests {
             text,
             format!(
                 "00:00:01 members  gw-1, gw-2: gateway gw-3 is gone\n00:00:02 audit    gw-1: token:ann: close\n\
-             00:00:03 audit    gw-2: token:ann: close\n00:01:00 alarm    gw-1: {}\n",
+             00:00:03 audit    gw-2: token:ann: close\n\
+             00:00:03 audit    gw-2: token:bob: close [cli from 10.0.0.9, command c-1\\u{{1b}}]\n\
+             00:00:03 audit    gw-2: secret: tap [grpc]\n00:01:00 alarm    gw-1: {}\n",
                 one_line("a\u{1b}[2J")
             )
         );

@@ -1,7 +1,7 @@
 //! `broadgate clients`, `client`, `groups`, `roster` and `uids`.
 
 use broadgate_business::{
-    Audience,
+    Audience, Cluster,
     cluster::Page,
     v1::{ClientField, ClientInfo, ClientState, ListNamesReply, WorkerStatus},
 };
@@ -31,6 +31,14 @@ struct PageArgs {
 impl PageArgs {
     fn page(&self) -> Page {
         Page { limit: self.limit, cursor: self.cursor.clone() }
+    }
+
+    /// Says that a list is empty: a header alone looks like an answer that was cut off.
+    fn tell_if_empty(&self, is_empty: bool, next_cursor: &str, what: &str, cluster: &Cluster) {
+        if is_empty && next_cursor.is_empty() {
+            let more = if self.cursor.is_empty() { "no" } else { "no other" };
+            say!("{more} {what}, in app {:?}", cluster.app());
+        }
     }
 }
 
@@ -127,6 +135,8 @@ pub(crate) async fn roster(args: RosterArgs) -> Result<(), Failure> {
     } else {
         let rows = reply.members.iter().map(|member| [member.user_id.clone(), member.info.clone()]);
         print(&fitted(screen(), ["USER", "INFO"], &[], rows))?;
+        let who = format!("user is present in group {:?}", args.group);
+        args.page.tell_if_empty(reply.members.is_empty(), &reply.next_cursor, &who, &cluster);
         more(&reply.next_cursor)?;
     }
     let is_without = reply.members.iter().all(|member| member.info.is_empty());
@@ -144,6 +154,9 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
     if args.target.json || state.is_some() {
         fields.push(ClientField::Traffic);
     }
+    let is_filtered =
+        args.address.is_some() || state.is_some() || !args.group.is_empty() || !args.uid.is_empty();
+    let who = if is_filtered { "connected client fits that" } else { "client is connected" };
     let cluster = args.target.cluster().await?;
     let reply = match (state, &args.address) {
         (Some(state), _) => cluster.list_clients_in(state, of, &fields, args.page.page()).await?,
@@ -159,6 +172,7 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
         print_json(&value)?;
     } else if let Some(state) = state {
         print(&held_up(&reply.clients))?;
+        args.page.tell_if_empty(reply.clients.is_empty(), &reply.next_cursor, who, &cluster);
         more(&reply.next_cursor)?;
         if state == ClientState::Paused {
             // A token for some apps does not see workers.
@@ -178,6 +192,7 @@ pub(crate) async fn clients(args: ClientsArgs) -> Result<(), Failure> {
         });
         let header = ["CLIENT", "UID", "GATEWAY", "ADDRESS", "AGE", "GROUPS"];
         print(&fitted(screen(), header, &["AGE", "GATEWAY", "ADDRESS"], rows))?;
+        args.page.tell_if_empty(reply.clients.is_empty(), &reply.next_cursor, who, &cluster);
         more(&reply.next_cursor)?;
     }
     complete(reply.coverage.as_ref())
@@ -266,12 +281,23 @@ fn details(client: &ClientInfo, is_hidden: bool) -> String {
 }
 
 pub(crate) async fn groups(args: GroupsArgs) -> Result<(), Failure> {
-    let reply = args.target.cluster().await?.list_groups(&args.prefix, args.page.page()).await?;
+    let cluster = args.target.cluster().await?;
+    let reply = cluster.list_groups(&args.prefix, args.page.page()).await?;
+    let what =
+        if args.prefix.is_empty() { "group has clients" } else { "group with this prefix has clients" };
+    if !args.target.json {
+        args.page.tell_if_empty(reply.names.is_empty(), &reply.next_cursor, what, &cluster);
+    }
     names("GROUP", &args.target, &reply)
 }
 
 pub(crate) async fn uids(args: UidsArgs) -> Result<(), Failure> {
-    let reply = args.target.cluster().await?.list_uids(args.group, args.page.page()).await?;
+    let cluster = args.target.cluster().await?;
+    let what = if args.group.is_empty() { "connected client has a uid" } else { "member of that has a uid" };
+    let reply = cluster.list_uids(args.group, args.page.page()).await?;
+    if !args.target.json {
+        args.page.tell_if_empty(reply.names.is_empty(), &reply.next_cursor, what, &cluster);
+    }
     names("UID", &args.target, &reply)
 }
 

@@ -28,6 +28,7 @@ mod top;
 mod watch;
 mod whoami;
 mod why;
+mod why_order;
 mod why_send;
 mod why_text;
 mod why_verdict;

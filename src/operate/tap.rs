@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use broadgate_business::{
     Cluster, CommandError,
     cluster::{Refusal, TapStream},
-    v1::{MemberState, Role, TapEvents, TapKind, TapRequest, tap_request::Of},
+    v1::{MemberState, Role, TapEvents, TapKind, TapRequest, TopBy, TopReply, TopRequest, tap_request::Of},
 };
 use clap::{Args, ValueEnum};
 use tokio::time::{Instant, timeout_at};
@@ -26,6 +26,11 @@ use crate::{
 const OPENING_TIME: Duration = Duration::from_secs(2);
 /// The same where the gateway does not list the others.
 const OPENING_TIME_UNLISTED: Duration = Duration::from_millis(500);
+
+/// As many callers as one answer has.
+const CALLERS_MAX: u32 = 256;
+/// Callers of the same kind that are named where one is not known.
+const CALLERS_NAMED: usize = 8;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -95,6 +100,22 @@ impl WhoseArgs {
         let Self { uid, client, group, caller, whole_app } = self.clone();
         let named = uid.map(Of::Uid).or(client.map(Of::ClientId)).or(group.map(Of::Group));
         named.or(caller.map(Of::Caller)).unwrap_or(Of::WholeApp(whole_app))
+    }
+
+    /// Says that nothing can be shown yet.
+    fn tell_nobody(&self) {
+        match self.of() {
+            Of::ClientId(id) => say!(
+                "no client with this id is connected, and no id is given twice: `broadgate why --client {}` says how it \
+                 ended",
+                one_line(&id)
+            ),
+            Of::Uid(_) => say!("no client with this uid is connected: the tap waits for one"),
+            Of::Group(_) => say!("no client is in this group: the tap waits for one"),
+            Of::WholeApp(_) => say!("no client of this app is connected: the tap waits for one"),
+            // A caller has no clients.
+            Of::Caller(_) => {}
+        }
     }
 
     /// In words.
@@ -167,6 +188,48 @@ impl TapArgs {
     }
 }
 
+/// Says that no such caller is known: a mistyped name is waited for in vain. What cannot be found out is not said.
+async fn tell_unknown_caller(cluster: &Cluster, caller: &str) {
+    let request = TopRequest {
+        by: TopBy::Callers.into(),
+        app: cluster.app().to_owned(),
+        limit: CALLERS_MAX,
+        ..TopRequest::default()
+    };
+    if let Ok(reply) = cluster.top(request).await
+        && let Some(sentence) = unknown_caller(caller, cluster.app(), &reply)
+    {
+        say!("{sentence}");
+    }
+}
+
+/// What to say if a caller is not among those that are counted.
+fn unknown_caller(caller: &str, app: &str, reply: &TopReply) -> Option<String> {
+    let known: Vec<&str> = reply.callers.iter().map(|row| &*row.caller).collect();
+    let is_complete = reply.coverage.as_ref().is_some_and(|coverage| coverage.complete);
+    // It may be one of the others.
+    if known.contains(&caller)
+        || known.contains(&"others")
+        || known.len() >= CALLERS_MAX as usize
+        || !is_complete
+    {
+        return None;
+    }
+    let kind = caller.split_once(':').map_or(caller, |(kind, _)| kind);
+    let mut likely: Vec<&str> = known.iter().copied().filter(|known| known.starts_with(kind)).collect();
+    likely.sort_unstable();
+    likely.truncate(CALLERS_NAMED);
+    let likely: Vec<String> = likely.into_iter().map(one_line).collect();
+    let hint = match &likely[..] {
+        [] => "`broadgate top callers` lists who has".to_owned(),
+        names => format!("{} have, see `broadgate top callers`", names.join(", ")),
+    };
+    Some(format!(
+        "no caller {} has given a command in app {app:?} since the gateways started: the tap waits; {hint}",
+        one_line(caller)
+    ))
+}
+
 /// Gateways from which nothing comes.
 #[derive(Default)]
 struct Silent(BTreeSet<String>);
@@ -185,6 +248,9 @@ pub(crate) async fn tap(args: TapArgs) -> Result<(), Failure> {
     let request = args.request()?;
     let cluster = args.target.cluster().await?;
     let stream = cluster.tap(request).await?;
+    if let Some(caller) = &args.whose.caller {
+        tell_unknown_caller(&cluster, caller).await;
+    }
     until_interrupted(show(&args, &cluster, stream)).await
 }
 
@@ -259,5 +325,34 @@ async fn open(
         silent.0.insert((*gateway).to_owned());
     }
     print(&opening.text(&args.whose.text(), args.payload, &expected))?;
+    if expected.is_empty() && opening.has_nobody() {
+        args.whose.tell_nobody();
+    }
     Ok(early)
+}
+
+#[cfg(test)]
+mod tests {
+    use broadgate_business::v1::{Coverage, TopCaller};
+
+    use super::*;
+
+    #[test]
+    fn a_caller_that_nobody_knows_is_named_with_those_that_are_known() {
+        let row = |caller: &str| TopCaller { caller: caller.to_owned(), ..TopCaller::default() };
+        let coverage = Some(Coverage { complete: true, ..Coverage::default() });
+        let callers = ["token:ann", "app:shop/key", "token:b\u{1b}ob"].map(row).to_vec();
+        let reply = TopReply { callers, coverage, ..TopReply::default() };
+        assert_eq!(unknown_caller("token:ann", "shop", &reply), None);
+        let said = unknown_caller("token:anne", "shop", &reply).unwrap();
+        assert!(said.starts_with("no caller token:anne has given a command in app \"shop\""), "{said}");
+        assert!(said.contains("; token:ann, token:b\\u{1b}ob have, see"), "{said}");
+        let said = unknown_caller("worker:chat-1", "shop", &reply).unwrap();
+        assert!(said.ends_with("`broadgate top callers` lists who has"), "{said}");
+        // What is not known for sure is not claimed.
+        let mut others = reply.clone();
+        others.callers.push(row("others"));
+        assert_eq!(unknown_caller("token:anne", "shop", &others), None);
+        assert_eq!(unknown_caller("token:anne", "shop", &TopReply { coverage: None, ..reply }), None);
+    }
 }

@@ -29,6 +29,11 @@ impl Opening {
         }
     }
 
+    /// Did no gateway have such a client?
+    pub(super) fn has_nobody(&self) -> bool {
+        self.clients == 0
+    }
+
     /// "uid 42: 2 clients on gw-1, gw-3; payloads hidden; ends in 10 min"
     pub(super) fn text(&self, whose: &str, payload: bool, silent: &BTreeSet<&str>) -> String {
         let at: Vec<&str> = self.at.iter().map(String::as_str).collect();

@@ -7,8 +7,8 @@ use std::{
 
 use broadgate_business::{
     Cluster, CommandError,
-    cluster::{ChangeKind, GroupChange, GroupWatch, Refusal},
-    v1::View,
+    cluster::{ChangeKind, GroupChange, GroupWatch, Page, Refusal},
+    v1::{Coverage, View},
 };
 use clap::Args;
 use serde_json::json;
@@ -58,6 +58,9 @@ pub(crate) async fn watch(args: WatchArgs) -> Result<(), Failure> {
     let (sender, views) = cell::channel(Arc::new(view));
     let watched = Cluster::with_views(views, chosen.credentials.clone(), cluster.app(), args.target.timeout);
     let changes = watched.watch_groups(args.group.clone())?;
+    for pattern in &args.group {
+        tell_if_nobody(&cluster, pattern).await;
+    }
     until_interrupted(async {
         tokio::select! {
             shown = show(&args, changes) => shown,
@@ -65,6 +68,30 @@ pub(crate) async fn watch(args: WatchArgs) -> Result<(), Failure> {
         }
     })
     .await
+}
+
+/// Says that a pattern fits no group now: one that is mistyped is waited for in vain. What cannot be found out is not
+/// said.
+async fn tell_if_nobody(cluster: &Cluster, pattern: &str) {
+    let is_nobody = match pattern.strip_suffix('*') {
+        Some(prefix) => {
+            let page = Page { limit: 1, cursor: String::new() };
+            let first = cluster.list_groups(prefix, page).await;
+            first.is_ok_and(|reply| is_whole(reply.coverage.as_ref()) && reply.names.is_empty())
+        }
+        None => {
+            let home = cluster.inspect_group(pattern).await;
+            home.is_ok_and(|reply| is_whole(reply.coverage.as_ref()) && reply.clients.is_empty())
+        }
+    };
+    if is_nobody {
+        let app = cluster.app();
+        say!("no group of app {app:?} fits {} now: the watch waits for one", one_line(pattern));
+    }
+}
+
+fn is_whole(coverage: Option<&Coverage>) -> bool {
+    coverage.is_some_and(|coverage| coverage.complete)
 }
 
 /// The gateways, in the newest view. One of an earlier version says it in its status, to those who may see that.

@@ -1,6 +1,7 @@
 //! `broadgate why`.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -28,6 +29,8 @@ use crate::{
 const SAME_MOMENT: Duration = Duration::from_secs(30);
 /// For how many ends others from the same network are counted: each is a question of its own.
 const COUNTED_ALSO_MAX: usize = 5;
+/// As many refusals as one answer has.
+const ROWS: u32 = 1000;
 /// From how many addresses refusals are looked for that followed a client's end.
 const ADDRESSES_MAX: usize = 3;
 
@@ -52,7 +55,8 @@ pub(crate) struct WhyArgs {
     #[arg(long, conflicts_with = "address")]
     client: Option<String>,
     /// Not why connections ended, but what became of the message that this command sent: alone, what each gateway
-    /// placed and dropped; with --uid or --client, whether they got it, and why not
+    /// placed and dropped; with --uid or --client, whether they got it, and why not. Of an order that sent nothing, such
+    /// as a close: what it was, and whom it closed
     #[arg(long, value_name = "ID", conflicts_with = "address")]
     command: Option<String>,
     /// Of clients at this IP address, or in a network such as 10.1.7.0/24
@@ -243,14 +247,23 @@ async fn add_refusals_since(
             addresses.push(ip);
         }
     }
+    let apps: Vec<String> = reply.ended.iter().map(|end| end.app.clone()).collect();
     for ip in addresses {
-        let request =
-            EndedRequest { of: Some(Of::Address(ip.to_string())), since_ms: first, ..args.request() };
-        let theirs = cluster.ended(request).await?;
-        reply.refused.extend(theirs.refused);
-        reply.refused_total += theirs.refused_total;
+        let of = Some(Of::Address(ip.to_string()));
+        // Those of other apps are left out here, after the newest were taken.
+        let request = EndedRequest { of, since_ms: first, limit: ROWS, ..args.request() };
+        let theirs = cluster.ended(request).await?.refused;
+        reply.refused.extend(theirs.into_iter().filter(|refused| may_be_of(&refused.app, &apps)));
     }
+    reply.refused.sort_by_key(|refused| Reverse(refused.last_at_ms));
+    reply.refused_total = reply.refused.iter().map(|refused| refused.count).sum();
+    reply.refused.truncate(args.limit as usize);
     Ok(())
+}
+
+/// Whether a refusal can be of a client of these apps: many come from one address. "" is not known.
+fn may_be_of(app: &str, apps: &[String]) -> bool {
+    app.is_empty() || apps.iter().any(|own| own == app)
 }
 
 fn ip(end: &EndedClient) -> Option<IpAddr> {
@@ -294,6 +307,12 @@ fn network(ip: IpAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_of_other_apps_are_no_clients_of_this_one() {
+        let apps = ["shop".to_owned()];
+        assert!(may_be_of("shop", &apps) && may_be_of("", &apps) && !may_be_of("blog", &apps));
+    }
 
     #[test]
     fn neighbours_share_a_network() {

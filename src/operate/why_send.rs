@@ -13,6 +13,7 @@ use crate::{
     failure::Failure,
     operate::{
         target::complete,
+        why_order::FoundOrder,
         why_text::{clock, short},
         why_verdict::{Judged, SentFate, fates, judge},
     },
@@ -57,19 +58,33 @@ pub(super) async fn why_command(
     }
     let fates = fates(&reply);
     let judged = judged(&reply, &fates);
+    let order = match &fates[..] {
+        [] => FoundOrder::ask(cluster, &asked.command, asked.app.as_deref(), asked.since_ms).await?,
+        _ => FoundOrder::default(),
+    };
     if asked.json {
-        print_json(&as_json(&reply, &judged)?)?;
+        let mut value = as_json(&reply, &judged)?;
+        if order.is_known() {
+            value["order"] = order.as_json()?;
+        }
+        print_json(&value)?;
+    } else if order.is_known() {
+        print(&order.as_text(&asked.command, now))?;
     } else if !fates.is_empty() {
         print(&as_text(&reply, &fates, &judged, asked, now))?;
     }
     complete(reply.coverage.as_ref())?;
+    if order.is_known() {
+        return Ok(());
+    }
     if fates.is_empty() {
         let app = asked.app.as_ref().map_or_else(String::new, |app| format!(" of app {app:?}"));
         return Err(Failure::NotFound(format!(
-            "nothing is remembered of command {:?}{app} ({}); a send that names only clients, wants no receipt and \
-             has no id is not remembered",
+            "nothing is remembered of command {:?}{app}: of no send ({}; one that names only clients, wants no receipt \
+             and has no id is not), {}",
             asked.command,
-            remembered(&reply.memories, now)
+            remembered(&reply.memories, now),
+            order.limits()
         )));
     }
     match &asked.whose {

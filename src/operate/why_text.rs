@@ -287,14 +287,15 @@ fn broken(end: &EndedClient) -> (&'static str, String, &'static str) {
 }
 
 fn refusal_text(refused: &RefusedClient, now: Duration) -> String {
-    let RefusedClient { gateway, reason, why, address, app, key, path, last_at_ms, count, .. } = refused;
+    let RefusedClient { gateway, reason, why, address, app, key, path, last_at_ms, count, origin, .. } =
+        refused;
     let times = if *count == 1 { String::new() } else { format!(", {count} times") };
     let who = if address.is_empty() { "somebody" } else { address };
     let head = format!("{} {who} on {gateway}: REFUSED {reason}{times}", clock(*last_at_ms, now));
     let mut text = one_line(&head) + "\n";
     let mut line = |name: &str, value: &str| text += &format!("  {name:<8} {}\n", one_line(value));
     line("because", why);
-    let of = [("app", app), ("key", key), ("path", path)];
+    let of = [("app", app), ("key", key), ("path", path), ("origin", origin)];
     let of: Vec<String> = of
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
@@ -320,7 +321,7 @@ fn refusal_what_to_do(reason: &str) -> &'static str {
         "tls" => "RUNBOOK \"Why does TLS fail for clients?\"",
         "tls_only" => "RUNBOOK \"Pusher clients are closed with 4000\"",
         "api_bodies_bytes_max" => "RUNBOOK \"with `api_bodies_bytes_max`\"",
-        "origin" => "add the page's origin to the app's `origins`; the gateway's log names it",
+        "origin" => "is that a page of yours? Then add its origin to the app's `origins`",
         "connections_max" => "the app has as many connections as it may: raise its connections_max",
         "key" => "`broadgate apps` lists the keys that there are",
         "secret" => "RUNBOOK \"the shared secret is missing or differs\"",
@@ -368,6 +369,7 @@ mod tests {
             gateway: "gw-1".into(),
             reason: "path".into(),
             path: "/\u{1b}]0;x\u{7}\n12:00:00 forged \u{202e}\u{9b}".into(),
+            origin: "https://\u{1b}[2Jevil.example".into(),
             app: "it's \"ä\"".into(),
             last_at_ms: at(10),
             count: 1,
@@ -376,6 +378,7 @@ mod tests {
         let reply = EndedReply { refused: vec![refused], ..EndedReply::default() };
         let text = as_text(&reply, &[], NOW);
         assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}', '\u{9b}']), "{text:?}");
+        assert!(text.contains("origin https://\\u{1b}[2Jevil.example"), "{text}");
         assert!(text.contains("it's \"ä\"") && text.contains("\\n12:00:00 forged"), "{text}");
     }
 

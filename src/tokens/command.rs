@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use broadgate_gateway::callers::AccessToken;
+use broadgate_gateway::callers::{AccessToken, TokenRole};
 use broadgate_proto::secret::TOKEN_MARK;
 use broadgate_tasks::bounded_read::{self, ReadableKind};
 use clap::{Args, Subcommand};
@@ -21,6 +21,12 @@ use crate::{
     output::{print, print_json, table},
     replaced_file, setting_errors,
 };
+
+/// What --role takes.
+pub(crate) const ROLES: [&str; 3] =
+    [TokenRole::Reader.name(), TokenRole::Operator.name(), TokenRole::Admin.name()];
+/// What --right takes.
+pub(crate) const RIGHTS: [&str; 1] = [read::PAYLOAD];
 
 #[derive(Debug, Args)]
 pub(crate) struct TokenArgs {

@@ -13,7 +13,7 @@ mod read;
 mod reload;
 
 pub(crate) use self::{
-    command::{TokenArgs, token},
+    command::{RIGHTS, ROLES, TokenArgs, token},
     read::open,
     reload::TokensReload,
 };

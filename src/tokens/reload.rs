@@ -95,12 +95,12 @@ impl TokensReload {
             self.tokens.replace(tokens)
         });
         let outcome = match taken {
-            Ok(differs) => {
+            Ok(change) => {
                 // Between the start and the first look nothing has happened, mostly.
-                if differs || !is_first {
+                if !change.is_empty() || !is_first {
                     let count = self.tokens.count();
-                    tracing::info!(tokens = count, "tokens read again");
-                    let text = format!("tokens read again: there are {count}");
+                    tracing::info!(tokens = count, %change, "tokens read again");
+                    let text = format!("tokens read again: there are {count}; {change}");
                     self.events.note(EventKind::Settings, "tokens_read", text);
                 }
                 self.tokens.set_stale("", 0);
@@ -149,7 +149,7 @@ mod tests {
 
         std::fs::write(&path, "# nobody\n").unwrap();
         reload.look(false).await;
-        assert_eq!((tokens.count(), told("tokens read again: there are 0")), (0, 1));
+        assert_eq!((tokens.count(), told("tokens read again: there are 0; removed ann\"")), (0, 1));
         std::fs::remove_file(&path).unwrap();
         reload.look(false).await;
         assert_eq!((tokens.count(), told("the tokens stay as they were")), (0, 1));

@@ -95,7 +95,9 @@ async fn gateway_reloads_its_apps() {
     let disabled = raw(&["green"]) + &raw(&["blue"]) + "enabled = false\n";
     replace(&apps, &disabled);
     let line = told(&cluster.gateways[0], 4).await;
-    assert!(line.ends_with("added green; changed blue"), "{line}");
+    assert!(line.ends_with("added green; changed blue (enabled)"), "{line}");
+    let (_, events, _) = cluster.run(&["events", "--kind", "settings"]);
+    assert!(events.contains("gateway-1: apps read again: added green; changed blue (enabled)\n"), "{events}");
     assert!(refused(&cluster, "blue").await.contains("disabled"));
     assert_eq!(blue.closed().await.code, 4003);
     replace(&apps, &raw(&["green"]));

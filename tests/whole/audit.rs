@@ -119,6 +119,23 @@ async fn why_names_who_closed_a_client() {
         assert_eq!((&end["by"], &end["gateway"]), (&json!(by), &json!("gateway-2")), "{end}");
         assert!(!end["command_id"].as_str().unwrap().is_empty());
     }
+    // By its id, each is known as what it is.
+    let end = end_of(&cluster, 0, &clients[2].1).await;
+    let id = end["command_id"].as_str().unwrap();
+    let (code, text, err) = cluster.run(&["why", "--command", id]);
+    assert_eq!(code, 0, "{err}");
+    for said in [
+        &*format!("{id} sent nothing: it is an order\n"),
+        "worker:chat-1: close {\"app\":\"default\",\"uids\":[\"user-2\"]}, 1 client [json from 127.0.0.1, command ",
+        "it closed 1 client, as far",
+        "(uid user-2) of app default on gateway-2\n",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let (code, out, _) = cluster.run(&["why", "--command", id, "--app", "default", "--json"]);
+    let order = operator::json(&out)["order"].clone();
+    assert_eq!((code, &order["audit"]["who"]), (0, &json!("worker:chat-1")), "{out}");
+    assert_eq!(order["ended"][0]["uid"], "user-2", "{out}");
     let (code, text, _) = cluster.run(&["why", "--uid", "user-0"]);
     assert!(code == 0 && text.contains("of token:ann"), "{text}");
 }
@@ -179,6 +196,14 @@ async fn audit_has_who_did_what() {
         .map(|event| serde_json::from_str(event["audit_json"].as_str().unwrap()).unwrap())
         .collect();
     assert!(code == 0 && lines.iter().any(|line| line["command_id"] == "c-1"), "{text}");
+
+    let (_, text, _) = cluster.run(&["events", "--kind", "audit"]);
+    assert!(text.contains(", 0 clients [json from 127.0.0.1, command c-1]\n"), "{text}");
+    assert!(text.contains(" [cli from 127.0.0.1, command "), "{text}");
+    let (code, text, err) = cluster.run(&["why", "--command", "c-1"]);
+    assert!(code == 0 && text.contains("token:ann: close") && !text.contains("it closed"), "{text}{err}");
+    let (code, _, err) = cluster.run(&["why", "--command", "c-2"]);
+    assert!(code == 4 && err.contains("nor of a close or another order of the audit"), "{err}");
 
     // Rotated: what comes after SIGHUP is in the new file.
     std::fs::rename(&file.0, file.0.with_extension("1")).unwrap();

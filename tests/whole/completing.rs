@@ -90,6 +90,13 @@ async fn live_names_complete() {
         (&["events", "--kind", "au"], &["audit"]),
         (&["doctor", "--only", "links,vi"], &["links,views"]),
         (&["who"], &["whoami"]),
+        // What the command refuses is not offered.
+        (&["top", "callers", "--sort", ""], &["bytes", "drops", "out"]),
+        (&["top", "callers", "--sort=d"], &["--sort=drops"]),
+        (&["token", "new", "ann", "--role", "re"], &["reader"]),
+        (&["token", "new", "ann", "--right", ""], &["payload"]),
+        // Who has called, this shell among them.
+        (&["tap", "--cluster", "prod", "--caller", "se"], &["secret"]),
         // Nobody is there, or the secret is missing: no names, and no word about it.
         (&["drain", "--cluster", "test", "ga"], &[]),
         (&["drain", "--cluster", "nobody", "ga"], &[]),
@@ -110,6 +117,31 @@ async fn live_names_complete() {
     // A file that cannot be read is silent, too.
     std::fs::write(home.join(".config/broadgate/clusters.toml"), "[prod").unwrap();
     assert_eq!(shell.tab(&["status", "--cluster", "pr"]), [""; 0]);
+}
+
+/// Each shell can read its scripts, with live names and without, where it is installed.
+#[test]
+fn shells_parse_their_scripts() {
+    let folder = std::env::temp_dir().join(format!("broadgate-scripts-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, flag) in [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")] {
+        let program = || Command::new(env!("CARGO_BIN_EXE_broadgate"));
+        let fixed = program().args(["completions", name]).output().unwrap();
+        let live = program().env("COMPLETE", name).output().unwrap();
+        for script in [fixed, live] {
+            let text = String::from_utf8(script.stdout).unwrap();
+            assert!(script.status.success() && text.contains("broadgate"), "{name}: {text}");
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            match Command::new(name).arg(flag).arg(&path).output() {
+                Ok(parsed) => {
+                    assert!(parsed.status.success() && parsed.stderr.is_empty(), "{name}: {parsed:?}")
+                }
+                Err(error) => println!("{name} does not parse its scripts here: {error}"),
+            }
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 /// A program that prints the token may ask for a password: it is not run.

@@ -10,7 +10,7 @@ use crate::{
     apps::replace,
     harness::*,
     operator::{first_json, json},
-    pusher::{APPS, Pusher},
+    pusher::{APPS, Pusher, sign},
     tokens::TokensFile,
     webhooks::hooked,
 };
@@ -459,6 +459,62 @@ async fn what_is_full_is_named() {
     drop(clients);
     is_healthy(&cluster).await;
     assert_eq!(cluster.run(&["drain", "gateway-2", "--check"]).0, 0);
+}
+
+/// An app that has as many connections as it may, and a channel with as many members; but not a stranger who is refused,
+/// nor one user too many.
+#[tokio::test]
+async fn limits_that_refuse_an_apps_users_are_named() {
+    let limits = "id = \"shop\"\nconnections_max = 2\norigins = [\"https://www.example.com\"]\n\
+                  limits = { presence_members_max = 1 }";
+    let cluster = Cluster::quiet(2).more(&APPS.replace("id = \"shop\"", limits)).start().await;
+    is_healthy(&cluster).await;
+    let url = format!("ws://{}/app/shop-key?protocol=7", cluster.web(0));
+    let origin = [("origin", "https://www.example.com")];
+    let mut first = Pusher::of(Client::try_connect(&url, &origin).await.unwrap()).await;
+    let other = url.replace(&cluster.web(0).to_string(), &cluster.web(1).to_string());
+    let mut second = Pusher::of(Client::try_connect(&other, &origin).await.unwrap()).await;
+    let too_many = async || {
+        let mut client = Client::try_connect(&url, &origin).await.unwrap();
+        assert_eq!(client.closed().await.code, 4004);
+    };
+    too_many().await;
+    for number in 0..5 {
+        let strange = [("origin", &*format!("https://{number}.example.org"))];
+        let mut stranger = Client::try_connect(&url, &strange).await.unwrap();
+        assert_eq!(stranger.closed().await.code, 4009);
+    }
+    is_healthy(&cluster).await;
+    until("the full app is named", async || {
+        too_many().await;
+        let (bad, out) = examine(&cluster);
+        println!("{out}");
+        let said = "app \\\"shop\\\" has 2 of 2 connections (connections_max): ";
+        (bad == warns_of_limits() && out.contains(said)).then_some(())
+    })
+    .await;
+    first.join("presence-room", "ann").await;
+    let refused = async {
+        loop {
+            let channel_data = r#"{"user_id":"bob"}"#;
+            let auth = sign(&format!("{}:presence-room:{channel_data}", second.socket_id));
+            let data =
+                serde_json::json!({"channel": "presence-room", "auth": auth, "channel_data": channel_data});
+            second.say("pusher:subscribe", data).await;
+            assert_eq!(second.hear().await["event"], "pusher:subscription_error");
+            let (bad, out) = examine(&cluster);
+            let said = "channel \\\"presence-room\\\" has its 1 members (limits.presence_members_max): ";
+            if bad == warns_of_limits() && out.contains(said) {
+                break;
+            }
+            println!("{out}");
+        }
+    };
+    soon("the full channel is named", refused).await;
+}
+
+fn warns_of_limits() -> BTreeMap<String, String> {
+    BTreeMap::from([("limits".to_owned(), "warn".to_owned())])
 }
 
 /// No machine allows so many files; and one gateway alone must not leave.

@@ -139,6 +139,12 @@ async fn a_watch_shows_who_comes_and_goes_and_says_where_it_may_have_missed_some
     let (ann, bob) = (cluster.client(0).await, cluster.client(0).await);
     join_as(&mut caller, &ann, "ann", "orders.eu").await;
     let args = ["watch", "--group", "orders.*", "--addr", &cluster.internal[0]];
+    let typo = ["watch", "--group", "order.*", "--group", "orders.eu", "--addr", &cluster.internal[0]];
+    let typo = Process::start(&cluster.dir, "typo", &typo, &[]);
+    let said = "no group of app \"default\" fits order.* now: the watch waits for one";
+    until("what fits nothing is said", async || typo.log().contains(said).then_some(())).await;
+    assert!(!typo.log().contains("fits orders.eu"), "{}", typo.log());
+    drop(typo);
     let mut watches = Process::start(&cluster.dir, "watch", &args, &[]);
     let shows = async |words: &str| {
         let ends = |line: &str| line.ends_with(words);

@@ -53,7 +53,9 @@ async fn cluster_answers_queries_and_commands() {
     assert_eq!(json(&out)["clients"], 1);
     assert_eq!(&a.message().await.into_data()[..], b"raw");
 
-    let (_, out, _) = cluster.run(&["clients", "--group", "room"]);
+    empty_lists_say_so(&cluster);
+    let (_, out, err) = cluster.run(&["clients", "--group", "room"]);
+    assert!(err.is_empty(), "{err}");
     assert!(out.contains(&a.id) && out.contains(&b.id), "{out}");
     let (_, out, _) = cluster.run(&["clients", "--json", "--limit", "1"]);
     assert!(!json(&out)["next_cursor"].as_str().unwrap().is_empty());
@@ -233,10 +235,26 @@ async fn commands_read_the_roles_configuration() {
     })
     .await;
     let (code, text) = run(&["status", "--addr", &internal.to_string()], &[]);
-    assert!(code == 2 && text.contains("secret"), "{code} {text}");
+    assert!(code == 2 && text.contains("no shared secret and no token was sent"), "{code} {text}");
     let (code, text) = run(&["drain", "only", "--config", &config, "--wait"], &[]);
     assert!(code == 0 && text.contains("has left"), "{code} {text}");
     assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+/// Beside the header; scripts see it by themselves.
+fn empty_lists_say_so(cluster: &Cluster) {
+    for (args, said) in [
+        (&["clients", "--uid", "nobody"][..], "no connected client fits that, in app \"default\"\n"),
+        (&["clients", "--slow"], "no connected client fits that, in app \"default\"\n"),
+        (&["groups", "--prefix", "x"], "no group with this prefix has clients, in app \"default\"\n"),
+        (&["uids", "--group", "x"], "no member of that has a uid, in app \"default\"\n"),
+        (&["roster", "x"], "no user is present in group \"x\", in app \"default\"\n"),
+    ] {
+        let (code, out, err) = cluster.run(args);
+        assert_eq!((code, &*err, out.lines().count()), (0, said, 1), "{args:?}: {out}");
+        let (code, out, err) = cluster.run(&[args, &["--json"]].concat());
+        assert_eq!((code, &*err), (0, ""), "{args:?}: {out}");
+    }
 }
 
 #[test]
@@ -249,6 +267,9 @@ fn small_commands_work() {
     let (code, app) = run(&["apps", "new", "1", "--json"], &[]);
     assert!(code == 0 && json(&app)["keys"][0]["secret"].as_str().unwrap().len() == 64, "{app}");
     assert!(run(&["completions", "bash"], &[]).1.contains("broadgate"));
+    let (code, long) = run(&["kick", "--uid", "42", "--note", &"x".repeat(3000)], &[]);
+    assert!(code == 2 && long.contains("the note has 3000 bytes: at most 256"), "{long}");
+    assert!(long.len() < 500, "{long}");
     let (_, help) = run(&["--help"], &[]);
     assert!(help.contains("7100") && help.contains("Exit codes"), "{help}");
 }

@@ -32,7 +32,11 @@ impl Pusher {
     pub async fn with_key(cluster: &Cluster, gateway: usize, key: &str) -> Self {
         let url =
             format!("ws://{}/app/{key}?protocol=7&client=js&version=8.6.0&flash=false", cluster.web(gateway));
-        let mut client = Client::connect(&url).await;
+        Self::of(Client::connect(&url).await).await
+    }
+
+    /// A client that has connected, and is greeted.
+    pub async fn of(mut client: Client) -> Self {
         let hello = frame(&client.hear().await);
         assert_eq!(hello["event"], "pusher:connection_established");
         let socket_id = data(&hello)["socket_id"].as_str().unwrap().to_owned();

@@ -33,7 +33,7 @@ async fn token_is_taken_away_and_nobody_else_notices() {
     // The event follows the change.
     until("the event is there", async || {
         let (_, told, _) = cluster.run(&["events", "--kind", "settings"]);
-        told.contains("tokens read again: there are 1").then_some(())
+        told.contains("tokens read again: there are 1; removed ann").then_some(())
     })
     .await;
     let (_, told, _) = cluster.run(&["events", "--kind", "audit", "--json"]);

@@ -49,6 +49,7 @@
 //! | `the tokens stay as they were | `tokens::tokens_are_read_again` |
 //! | `lines of the audit are lost | `audit::full_disk_of_the_audit_is_named` |
 //! | exit code 6 | `tokens::command_line_is_an_operator_with_a_token` |
+//! | `… connections (connections_max): … refused` | `doctor::limits_that_refuse_an_apps_users_are_named` |
 //! | `… on with the tokens of … ago` | `doctor::tokens_file_that_cannot_be_used_is_named` |
 //! | `the token is unknown here` | `tokens::tokens_are_read_again` |
 //! | `Redis is not read | `doctor::redis_that_is_not_read_is_named` |

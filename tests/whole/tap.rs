@@ -345,6 +345,19 @@ async fn broadgate_tap_prints_lines_and_ends_cleanly() {
     let (code, out, problem) = cluster.run(&["tap", "--whole-app", "--for", "2s"]);
     assert_eq!((code, problem.as_str()), (0, ""), "{out}");
     assert!(out.starts_with("the whole app: 1 client on gateway-2; payloads hidden; ends in 2 s\n"), "{out}");
+    // What may be a mistake is said at the start.
+    for (args, said) in [
+        (["--caller", "local"], ""),
+        (["--caller", "token:nobody"], "no caller token:nobody has given a command in app \"default\" since"),
+        (["--uid", "nobody"], "no client with this uid is connected: the tap waits for one\n"),
+        (["--group", "nowhere"], "no client is in this group: the tap waits for one\n"),
+        (["--client", "000000001000000000000000000000"], "no client with this id is connected, and no id is"),
+    ] {
+        let (code, out, problem) = cluster.run(&[&["tap", "--for", "1s"], &args[..]].concat());
+        assert!(code == 0 && out.contains("ends in 1 s"), "{args:?}: {out}{problem}");
+        let lines = usize::from(!said.is_empty());
+        assert!(problem.starts_with(said) && problem.lines().count() == lines, "{args:?}: {problem}");
+    }
     let (code, _, problem) = cluster.run(&["tap", "--uid", "42", "--group", "g"]);
     assert_eq!(code, 2, "{problem}");
     let (code, _, problem) = cluster.run(&["tap", "--uid", "42", "--app", "nowhere"]);

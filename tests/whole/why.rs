@@ -100,6 +100,15 @@ async fn ends_by_clients_commands_and_broken_protocols_are_explained() {
     let end = ended(&cluster, &silent.id, (Cause::Silent, 4201, "silence_max"), "nothing came from it").await;
     assert!(end["silent_s"].as_u64().unwrap() >= 4, "{end}");
     nothing_is_found(&cluster);
+
+    // Of what was refused to her address since, only what can have been of her app.
+    for path in ["/ws/nobody-has-this-app", "/nowhere"] {
+        let request = crate::malformed_input::UPGRADE.replacen("/ws", path, 1);
+        crate::malformed_input::answer(cluster.web(0), request.as_bytes(), false).await;
+        refused_for(&cluster, if path == "/nowhere" { "path" } else { "app" }).await;
+    }
+    let (_, text, _) = cluster.run(&["why", "--uid", "42"]);
+    assert!(text.contains("path /nowhere") && !text.contains("nobody-has-this-app"), "{text}");
 }
 
 /// What is asked for and not remembered.
@@ -370,7 +379,7 @@ pub async fn only(cluster: &Cluster, reasons: &mut Vec<String>, reason: &str) {
     }
     let text = cluster.run(&["why", "--address", "127.0.0.0/8", "--limit", "1000"]).1;
     assert!(text.contains(&format!("REFUSED {reason}")), "{text}");
-    for secret in ["secret-of-the", "hush", "f00df00d", "https://evil.example"] {
+    for secret in ["secret-of-the", "hush", "f00df00d"] {
         assert!(!text.contains(secret) && !format!("{rows:?}").contains(secret), "{secret}: {text}");
     }
 }
@@ -446,6 +455,7 @@ async fn refusals_are_named_and_nothing_else_is() {
     }
     let path = row(refused_for(&cluster, "path").await, "path");
     assert_eq!((&path["count"], &path["path"]), (&5.into(), &"/nowhere".into()), "{path}");
+    origin_is_shown(&cluster).await;
     let by_app = why(&cluster, &["--app", "shop"]).await;
     let apps = by_app["refused"].as_array().unwrap().iter().map(|row| row["app"].clone());
     assert!(apps.clone().count() >= 3 && apps.into_iter().all(|app| app == "shop"), "{by_app}");
@@ -454,6 +464,17 @@ async fn refusals_are_named_and_nothing_else_is() {
     refusals_by_a_worker(&cluster, gate, &mut reasons).await;
     refusals_for_room(&cluster, &mut reasons).await;
     let _ = std::fs::remove_dir_all(&certificates);
+}
+
+/// A page's origin is shown where it is the reason, and nowhere else.
+async fn origin_is_shown(cluster: &Cluster) {
+    let all = refused_for(cluster, "origin").await;
+    for row in &all {
+        let expected = if row["reason"] == "origin" { "https://evil.example" } else { "" };
+        assert_eq!(row["origin"], expected, "{row}");
+    }
+    let text = cluster.run(&["why", "--app", "shop", "--limit", "1000"]).1;
+    assert!(text.contains("origin https://evil.example\n"), "{text}");
 }
 
 /// Of an app's connections and its clients' subscriptions.

@@ -37,7 +37,7 @@ pub use self::{
         App, AppAuth, DEFAULT_ACTIVITY_TIMEOUT, DEFAULT_AUTH_TIMEOUT, DEFAULT_CACHE_TIME,
         DEFAULT_PONG_TIMEOUT, KeyPair, OriginAuth, Webhook, WebhookEvent,
     },
-    table::{AppTable, AppsChange, Fault},
+    table::{AppTable, AppsChange, ChangedApp, Fault},
 };
 pub use broadgate_pusher::{Compat, limits::PusherLimits};
 
@@ -213,12 +213,24 @@ mod tests {
         assert!(Arc::ptr_eq(&before, &apps.load()), "a comparison changes nothing");
         let change = clone.swap(next).unwrap();
         assert_eq!(preview, change);
-        assert_eq!(change.to_string(), "added new; changed other; removed gone");
+        assert_eq!(change.to_string(), "added new; changed other (raw); removed gone");
         assert!(changes.has_changed().unwrap() && *changes.borrow_and_update() == 1);
         let after = apps.load();
         assert!(Arc::ptr_eq(before.by_id("kept").unwrap(), after.by_key("k").unwrap().0));
         assert!(after.by_id("other").unwrap().raw && after.by_id("gone").is_none());
         assert!(!before.by_id("other").unwrap().raw, "a loaded table does not change");
+    }
+
+    #[test]
+    fn a_change_names_the_settings_and_no_values() {
+        let key = KeyPair { key: "k".into(), secret: KeySecret::new("hush"), secret_file: None };
+        let before = App { keys: vec![key], ..App::new("a") };
+        let apps = Apps::new(vec![before.clone()]).unwrap();
+        let mut next = App { connections_max: 7, ..before.clone() };
+        next.keys[0].secret = KeySecret::new("other");
+        next.limits.watchlist_max = 5;
+        let change = apps.compare(vec![next]).unwrap().to_string();
+        assert_eq!(change, "changed a (keys, connections_max, limits.watchlist_max)");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use broadgate_pusher::limits::PusherLimits;
+
 use crate::apps::{check::check, settings::App};
 
 /// All apps. Made whole and never changed: another one takes its place.
@@ -45,9 +47,18 @@ pub struct AppsChange {
     /// They were not there.
     pub added: Vec<String>,
     /// Some setting of theirs differs.
-    pub changed: Vec<String>,
+    pub changed: Vec<ChangedApp>,
     /// They are not there any more.
     pub removed: Vec<String>,
+}
+
+/// An app of which some setting differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedApp {
+    /// The app's name.
+    pub id: String,
+    /// The names of the settings that differ; never their values, which may be secrets.
+    pub settings: Vec<&'static str>,
 }
 
 impl AppsChange {
@@ -60,7 +71,9 @@ impl AppsChange {
 
 impl fmt::Display for AppsChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [("added", &self.added), ("changed", &self.changed), ("removed", &self.removed)];
+        let changed = self.changed.iter().map(|app| format!("{} ({})", app.id, app.settings.join(", ")));
+        let changed = changed.collect();
+        let parts = [("added", &self.added), ("changed", &changed), ("removed", &self.removed)];
         let mut separator = "";
         for (what, ids) in parts.into_iter().filter(|(_, ids)| !ids.is_empty()) {
             write!(f, "{separator}{what} {}", ids.join(", "))?;
@@ -123,11 +136,76 @@ impl AppTable {
             match former.by_id(&app.id) {
                 None => change.added.push(app.id.clone()),
                 Some(same) if same == app => *app = Arc::clone(same),
-                Some(_) => change.changed.push(app.id.clone()),
+                Some(former) => {
+                    change.changed.push(ChangedApp { id: app.id.clone(), settings: differing(former, app) });
+                }
             }
         }
         let gone = former.apps.iter().filter(|app| !self.by_id.contains_key(&app.id));
         change.removed = gone.map(|app| app.id.clone()).collect();
         change
     }
+}
+
+/// The fields of a structure in which two of them differ. All fields are to be named: the compiler says so.
+macro_rules! differing_fields {
+    ($of:ident, $prefix:literal, $one:expr, $other:expr, $($field:ident),+ $(,)?) => {{
+        let $of { $($field: _),+ } = $one;
+        let fields = [$((concat!($prefix, stringify!($field)), $one.$field != $other.$field)),+];
+        fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name)
+    }};
+}
+
+/// The names of the settings in which an app differs from what it was.
+fn differing(former: &App, app: &App) -> Vec<&'static str> {
+    let settings = differing_fields!(
+        App,
+        "",
+        former,
+        app,
+        id,
+        enabled,
+        raw,
+        service,
+        origins,
+        keys,
+        client_events,
+        subscription_count,
+        watchlist,
+        tls_only,
+        authorized_within,
+        compat,
+        activity_timeout,
+        pong_timeout,
+        cache_time,
+        connections_max,
+        connections_per_gateway_max,
+        path_prefix,
+        limits,
+        webhooks,
+        socketio,
+        auth,
+        redis,
+    );
+    let (before, now) = (&former.limits, &app.limits);
+    let limits = differing_fields!(
+        PusherLimits,
+        "limits.",
+        before,
+        now,
+        channel_name_bytes_max,
+        event_name_bytes_max,
+        event_data_bytes_max,
+        channels_per_event_max,
+        batch_events_max,
+        presence_members_max,
+        user_id_bytes_max,
+        user_info_bytes_max,
+        watchlist_max,
+        client_events_per_second_max,
+        subscriptions_per_second_max,
+        app_subscriptions_per_second_max,
+        timestamp_window_seconds,
+    );
+    settings.filter(|name| *name != "limits").chain(limits).collect()
 }

@@ -24,7 +24,7 @@ mod traceparent;
 
 #[cfg(any(test, feature = "bench"))]
 pub(crate) use self::caller::CallerKind;
-pub use self::tokens::{AccessToken, TokenRole, Tokens};
+pub use self::tokens::{AccessToken, TokenRole, Tokens, TokensChange};
 pub(crate) use self::{
     admit::{RefusedToken, TokenCheck},
     caller::Caller,

@@ -1,7 +1,8 @@
 //! The tokens of operators.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     sync::Arc,
 };
 
@@ -134,12 +135,73 @@ struct TokenTable {
     by_hash: HashMap<[u8; 32], Arc<AccessToken>>,
 }
 
+/// How the tokens of a gateway differ from the former ones: names, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokensChange {
+    /// They were not there.
+    pub added: Vec<String>,
+    /// Something of theirs differs, with the names of what.
+    pub changed: Vec<String>,
+    /// They are not there any more.
+    pub removed: Vec<String>,
+}
+
+impl TokensChange {
+    /// Is everything as it was?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl fmt::Display for TokensChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [("added", &self.added), ("changed", &self.changed), ("removed", &self.removed)];
+        let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
+        let parts: Vec<String> = parts.map(|(what, names)| format!("{what} {}", names.join(", "))).collect();
+        if parts.is_empty() { f.write_str("nothing has changed") } else { f.write_str(&parts.join("; ")) }
+    }
+}
+
+impl TokenTable {
+    fn by_name(&self) -> BTreeMap<&str, &AccessToken> {
+        self.by_hash.values().map(|token| (&*token.name, &**token)).collect()
+    }
+
+    /// How this table differs from a former one.
+    fn after(&self, former: &Self) -> TokensChange {
+        let (before, now) = (former.by_name(), self.by_name());
+        let mut change = TokensChange::default();
+        for (name, token) in &now {
+            let Some(was) = before.get(name) else {
+                change.added.push((*name).to_owned());
+                continue;
+            };
+            let fields = [
+                ("role", was.role != token.role),
+                ("apps", was.apps != token.apps),
+                ("rights", was.sees_payloads != token.sees_payloads),
+                ("sha256", was.sha256 != token.sha256),
+                ("expires", was.expires_at_ms != token.expires_at_ms),
+            ];
+            let fields: Vec<&str> =
+                fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
+            if !fields.is_empty() {
+                change.changed.push(format!("{name} ({})", fields.join(", ")));
+            }
+        }
+        let removed = before.keys().filter(|name| !now.contains_key(*name));
+        change.removed = removed.map(|name| (*name).to_owned()).collect();
+        change
+    }
+}
+
 impl Tokens {
     /// These tokens from now on; whether they differ from the former ones.
     ///
     /// # Errors
     /// One sentence about the first that cannot be used; the former ones stay.
-    pub fn replace(&self, tokens: Vec<AccessToken>) -> Result<bool, String> {
+    pub fn replace(&self, tokens: Vec<AccessToken>) -> Result<TokensChange, String> {
         if tokens.len() > limits::TOKENS_MAX {
             return Err(format!("there are {} tokens: at most {}", tokens.len(), limits::TOKENS_MAX));
         }
@@ -155,9 +217,9 @@ impl Tokens {
             }
         }
         let table = TokenTable { by_hash };
-        let differs = **self.0.table.load() != table;
+        let change = table.after(&self.0.table.load());
         self.0.table.store(Arc::new(table));
-        Ok(differs)
+        Ok(change)
     }
 
     /// How many there are.

@@ -14,10 +14,12 @@ use broadgate_proto::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    admission::Admission,
     apps::App,
     audit::Audit,
     command::EvidenceQuestion,
     config::{Config, GatewaySettings},
+    refusals::Refusals,
     shard::ShardEvidence,
     webhooks::FailingEndpoints,
 };
@@ -29,6 +31,8 @@ pub(crate) struct EvidenceSource {
     pub(crate) clients_wanted: usize,
     pub(crate) webhooks: FailingEndpoints,
     pub(crate) audit: Audit,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// How the gateway stands in its cluster.
@@ -110,7 +114,23 @@ impl EvidenceSource {
             tokens_stale: stale.why.clone(),
             tokens_stale_since_ms: stale.since_ms,
             refused_by: place.refused_by,
+            limits_met: self.limits_met(),
         })
+    }
+
+    /// With what each allows.
+    fn limits_met(&self) -> Vec<v1::MetLimit> {
+        let table = self.config.apps.load();
+        let mut all = self.refusals.limits_met();
+        for met in &mut all {
+            let app = table.by_id(&met.app);
+            met.allowed = match &*met.limit {
+                "clients_per_ip_max" => self.config.settings.limits.clients_per_ip_max as u64,
+                "connections_max" => app.map_or(0, |app| app.connections_here_max() as u64),
+                _ => app.and_then(|app| app.limits.members_max(app.compat)).map_or(0, u64::from),
+            };
+        }
+        all
     }
 
     /// Settings that should be the same at all gateways: not those that say where this one is, nor what only its
@@ -139,6 +159,7 @@ impl EvidenceSource {
     /// The first apps, and a hash of all.
     fn apps(&self, hash: SaltedHash, asked: &[Box<str>]) -> (Vec<v1::AppHashes>, u64) {
         let table = self.config.apps.load();
+        let clients = self.admission.by_app();
         let mut apps: Vec<&App> = table.iter().map(|app| &**app).collect();
         apps.sort_by(|a, b| a.id.cmp(&b.id));
         let hashes: Vec<v1::AppHashes> = apps
@@ -154,6 +175,9 @@ impl EvidenceSource {
                     all: hash.of(names.iter().map(String::as_str)),
                     settings: if is_asked { settings } else { HashMap::new() },
                     service: app.service.clone().filter(|_| app.enabled && app.raw).unwrap_or_default(),
+                    clients: clients.get(&app.id).map_or(0, |clients| *clients as u64),
+                    connections_max: app.connections_max.into(),
+                    connections_per_gateway_max: app.connections_per_gateway_max as u64,
                 }
             })
             .collect();

@@ -15,6 +15,7 @@ use broadgate_socketio::{
     polling::{self, POSTED, PollingAnswer, PollingRefusal, PollingRequest},
     sid,
 };
+use broadgate_topics::NotPresent;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
@@ -246,15 +247,21 @@ async fn come_in(
         let place = port.places.claim(&app.id, app.connections_max);
         let homes = port.dispatcher.upgrade().map(|dispatcher| dispatcher.homes.clone());
         let granted = match homes {
-            Some(homes) => homes.granted(place.claim()).await.is_ok(),
+            Some(homes) => homes.granted(place.claim()).await,
             // The gateway stops.
-            None => false,
+            None => Err(NotPresent::Undecided),
         };
-        if !granted {
-            return refuse(
-                "connections_max",
-                "the app has as many connections as it may have, or nobody knows",
-            );
+        match granted {
+            Ok(()) => {}
+            Err(NotPresent::Full) => {
+                return refuse("connections_max", "the app has as many connections as it may have");
+            }
+            Err(NotPresent::Undecided) => {
+                return refuse(
+                    "connections_unknown",
+                    "nobody knows how many connections the app has: try again",
+                );
+            }
         }
         candidate.hold(place);
     }

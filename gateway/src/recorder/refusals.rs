@@ -21,6 +21,8 @@ pub(crate) struct RefusalRow {
     pub(crate) app: Box<str>,
     pub(crate) key: Box<str>,
     pub(crate) path: Box<str>,
+    /// The one that was refused for itself; "" with other reasons.
+    pub(crate) origin: Box<str>,
 }
 
 /// Whether a refusal is already known.
@@ -138,7 +140,7 @@ impl RefusalRows {
 
 impl KeptRow {
     fn message(&self, gateway: &str) -> v1::RefusedClient {
-        let RefusalRow { reason, why, address, app, key, path } = &self.row;
+        let RefusalRow { reason, why, address, app, key, path, origin } = &self.row;
         v1::RefusedClient {
             gateway: gateway.to_owned(),
             reason: (*reason).to_owned(),
@@ -150,6 +152,7 @@ impl KeptRow {
             first_at_ms: self.first_at_ms,
             last_at_ms: self.last_at_ms,
             count: self.count,
+            origin: origin.to_string(),
         }
     }
 }
@@ -167,6 +170,7 @@ mod tests {
             app: if number.is_multiple_of(2) { "even" } else { "" }.into(),
             key: "".into(),
             path: "".into(),
+            origin: "".into(),
         }
     }
 
@@ -226,8 +230,8 @@ mod tests {
             if kept == Kept::New {
                 let why = number.to_string().into();
                 let empty = || Box::<str>::from("");
-                let row =
-                    RefusalRow { reason: "path", why, address, app: empty(), key: empty(), path: empty() };
+                let (app, key, path, origin) = (empty(), empty(), empty(), empty());
+                let row = RefusalRow { reason: "path", why, address, app, key, path, origin };
                 rows.add(hash, row, now_ms);
             }
             kept

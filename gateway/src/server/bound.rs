@@ -3,9 +3,11 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
+    admission::Admission,
     config::Config,
     health::{Health, Stopping},
     ingress::Certificates,
+    refusals::Refusals,
     server::listen::ClientListeners,
 };
 
@@ -22,4 +24,6 @@ pub struct Bound {
     pub(super) shards: usize,
     pub(super) health: Health,
     pub(super) stopping: Stopping,
+    pub(super) admission: Arc<Admission>,
+    pub(super) refusals: Arc<Refusals>,
 }

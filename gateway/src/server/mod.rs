@@ -82,7 +82,12 @@ pub fn bind(mut config: Config) -> anyhow::Result<Bound> {
     let internal_address = internal.local_addr().context("the internal port has no address")?;
     let certificates = Certificates::open(&config.settings.listeners)?;
     let clients = listen::open_clients(&config, shards)?;
+    let limits = &config.settings.limits;
+    let admission = Admission::new(limits.clients_max, limits.clients_per_ip_max);
+    let refusals = Refusals::new(config.apps.clone(), config.settings.recorder.refused_max);
     Ok(Bound {
+        admission,
+        refusals: Arc::new(refusals),
         config: Arc::new(config),
         internal,
         internal_address,
@@ -177,7 +182,7 @@ impl Bound {
         let ports = self.ports(open, shards.places()?, &dispatcher);
         let sockets = std::mem::take(&mut self.clients.sockets);
         start_shards(&self, sockets, shards, &me.load(), &ports, &observers, &mut tasks)?;
-        let internal = self.internal(&dispatcher, &ports.refusals, &observers, &pool, &me);
+        let internal = self.internal(&dispatcher, &observers, &pool, &me);
         // Only the listeners keep it alive now.
         drop(ports);
         let listener = tokio::net::TcpListener::from_std(self.internal.try_clone()?)?;
@@ -304,7 +309,6 @@ impl Bound {
     fn internal(
         &self,
         dispatcher: &Arc<Dispatcher>,
-        refusals: &Arc<Refusals>,
         observers: &Observers,
         pool: &Pool,
         me: &Arc<ArcSwap<Identity>>,
@@ -322,7 +326,7 @@ impl Bound {
             json_bytes_max: self.config.settings.limits.json_bytes_max(),
             host: advertised_host(&self.config),
             tokens: self.config.tokens.clone(),
-            refusals: Arc::clone(refusals),
+            refusals: Arc::clone(&self.refusals),
             connections_max: self.internal_connections_max,
         }
     }
@@ -337,8 +341,8 @@ impl Bound {
         let limits = &self.config.settings.limits;
         ingress::ClientPortShared {
             config: Arc::clone(&self.config),
-            admission: Admission::new(limits.clients_max, limits.clients_per_ip_max),
-            refusals: Arc::clone(&dispatcher.refusals),
+            admission: Arc::clone(&self.admission),
+            refusals: Arc::clone(&self.refusals),
             // So that no app can use up all connections.
             bodies: Bodies::new(limits.api_bodies_bytes_max, limits.api_bodies_bytes_max / 2),
             health: self.health.clone(),
@@ -391,13 +395,12 @@ impl Bound {
                 clients_wanted: self.clients_wanted,
                 webhooks: webhooks.failing(),
                 audit: audit.clone(),
+                admission: Arc::clone(&self.admission),
+                refusals: Arc::clone(&self.refusals),
             },
             audit,
             callers: Arc::new(CallerCounts::new()),
-            refusals: Arc::new(Refusals::new(
-                self.config.apps.clone(),
-                self.config.settings.recorder.refused_max,
-            )),
+            refusals: Arc::clone(&self.refusals),
             next_id: AtomicU64::new(1),
         });
         let installing = Installing {

@@ -194,7 +194,8 @@ impl Check {
             }
             (TokenUse::Asked(_), Some(_)) => {}
             _ if self.secret.accepts(authorization) => {}
-            _ => return Err(RefusedRequest::secret()),
+            _ if headers.contains_key(header::AUTHORIZATION) => return Err(RefusedRequest::secret()),
+            _ => return Err(self.nothing_shown()),
         }
         if self.by_host {
             self.check_host(request)?;
@@ -216,6 +217,22 @@ impl Check {
             }
         }
         Ok(())
+    }
+
+    /// Of a request without any credential: nothing is wrong with a secret that was not sent.
+    fn nothing_shown(&self) -> RefusedRequest {
+        let sentence = match &self.tokens {
+            TokenUse::Asked(_) => {
+                "no shared secret and no token was sent: commands take a token from --token-file or BROADGATE_TOKEN, the \
+                 secret from BROADGATE_SECRET or cluster.secret_file, or either from a cluster that `broadgate cluster \
+                 add` has named (--cluster); programs send it as `Authorization: Bearer <secret or token>`"
+            }
+            TokenUse::Refused | TokenUse::Ignored => {
+                "no shared secret was sent: give every process of the cluster, and commands to a register, the same \
+                 BROADGATE_SECRET (or cluster.secret_file), and send it as `Authorization: Bearer <secret>`"
+            }
+        };
+        RefusedRequest::unauthenticated("secret", sentence)
     }
 
     fn check_host<B>(&self, request: &Request<B>) -> Result<(), RefusedRequest> {
@@ -354,6 +371,33 @@ mod tests {
         }
         assert_eq!(json("127.0.0.1", "Bearer x"), "secret");
         assert_eq!(reason(&check, Version::HTTP_11, "/v1/Send", &[JSON]), "secret");
+    }
+
+    #[test]
+    fn a_secret_that_was_not_sent_is_not_called_wrong() {
+        let register = Check::internal(Secret::parse(SECRET).unwrap().into(), None);
+        let gateway = register.clone().admitting(Arc::new(Admits));
+        let said = |check: &Check, bearer: Option<&str>| {
+            let mut request = Request::post("/v1/Send");
+            if let Some(bearer) = bearer {
+                request = request.header("authorization", bearer);
+            }
+            check.check(&mut request.body(()).unwrap(), None).unwrap_err().sentence
+        };
+        let ways = ["no shared secret and no token was sent", "--token-file", "BROADGATE_TOKEN", "--cluster"];
+        let sentence = said(&gateway, None);
+        assert!(ways.iter().all(|way| sentence.contains(way)), "{sentence}");
+        let sentence = said(&register, None);
+        assert!(
+            sentence.starts_with("no shared secret was sent") && !sentence.contains("token"),
+            "{sentence}"
+        );
+        for check in [&gateway, &register] {
+            for wrong in ["Bearer x", "", "Basic eDp5"] {
+                let sentence = said(check, Some(wrong));
+                assert!(sentence.contains("is missing or differs"), "{wrong:?}: {sentence}");
+            }
+        }
     }
 
     #[derive(Debug)]

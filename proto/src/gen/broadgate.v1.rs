@@ -1793,6 +1793,10 @@ pub struct RefusedClient {
     pub last_at_ms: u64,
     #[prost(uint64, tag = "10")]
     pub count: u64,
+    /// The Origin header of a request that was refused for it: the page that has to be
+    /// added to the app's origins, if it is one of its own. "" with other reasons.
+    #[prost(string, tag = "11")]
+    pub origin: ::prost::alloc::string::String,
 }
 /// What a gateway knows of its own state beyond the counts of its status.
 ///
@@ -1880,6 +1884,30 @@ pub struct GatewayEvidence {
     /// Names of the gateways that refuse its links because their shared secret is another one.
     #[prost(string, repeated, tag = "27")]
     pub refused_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Limits that several clients share and that have refused somebody in this minute or the
+    /// one before.
+    #[prost(message, repeated, tag = "28")]
+    pub limits_met: ::prost::alloc::vec::Vec<MetLimit>,
+}
+/// A limit by which connections or subscriptions were refused.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetLimit {
+    /// The app whose limit it is; "" if it is for clients of all apps.
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    /// The setting: `connections_max` also where connections_per_gateway_max was met,
+    /// `limits.presence_members_max`, `clients_per_ip_max`.
+    #[prost(string, tag = "2")]
+    pub limit: ::prost::alloc::string::String,
+    /// How many were refused, in this minute and the one before.
+    #[prost(uint64, tag = "3")]
+    pub refused: u64,
+    /// Where it was met first in its minute: the channel or the address; "" if that is the app.
+    #[prost(string, tag = "4")]
+    pub place: ::prost::alloc::string::String,
+    /// How many the limit allows.
+    #[prost(uint64, tag = "5")]
+    pub allowed: u64,
 }
 /// A member that the register has removed: it did not beat for a lease, or an operator
 /// removed it.
@@ -1932,6 +1960,13 @@ pub struct AppHashes {
     /// The worker service of its raw clients, if it may have such and names one.
     #[prost(string, tag = "4")]
     pub service: ::prost::alloc::string::String,
+    /// Its Pusher and Socket.IO clients at this gateway, and the limits of these; 0 is none.
+    #[prost(uint64, tag = "5")]
+    pub clients: u64,
+    #[prost(uint64, tag = "6")]
+    pub connections_max: u64,
+    #[prost(uint64, tag = "7")]
+    pub connections_per_gateway_max: u64,
 }
 /// What a gateway has counted since its process was started: rates are differences
 /// between two of these, over the difference between their `at_us`. Reading it costs
@@ -2427,8 +2462,8 @@ pub mod observe_client {
         }
         /// Why connections have ended, and why handshakes and requests were refused, as far
         /// as the gateways remember: each keeps the last of them in memory. Queries, cookies
-        /// and other headers of handshakes are not kept, nor is what clients sent and were
-        /// sent.
+        /// and other headers of handshakes are not kept, but for an Origin that was refused;
+        /// nor is what clients sent and were sent.
         pub async fn ended(
             &mut self,
             request: impl tonic::IntoRequest<super::EndedRequest>,
@@ -2638,8 +2673,8 @@ pub mod observe_server {
     pub trait Observe: std::marker::Send + std::marker::Sync + 'static {
         /// Why connections have ended, and why handshakes and requests were refused, as far
         /// as the gateways remember: each keeps the last of them in memory. Queries, cookies
-        /// and other headers of handshakes are not kept, nor is what clients sent and were
-        /// sent.
+        /// and other headers of handshakes are not kept, but for an Origin that was refused;
+        /// nor is what clients sent and were sent.
         async fn ended(
             &self,
             request: tonic::Request<super::EndedRequest>,

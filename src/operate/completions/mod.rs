@@ -25,6 +25,7 @@ use clap_complete::{
 };
 
 use self::{bash::SplittingBash, names::CompletedKind};
+use crate::tokens::{RIGHTS, ROLES};
 
 /// The variable in which a shell's script says which shell it is.
 const SHELL: &str = "COMPLETE";
@@ -77,6 +78,10 @@ fn kind_of(parent: &str, command: &str, arg: &str) -> Option<CompletedKind> {
         (_, _, "app") => CompletedKind::Apps,
         (_, _, "group" | "except_group") | (_, "groups", "prefix") => CompletedKind::Groups,
         (_, "doctor", "only") => CompletedKind::Checks,
+        (_, "top", "sort") => CompletedKind::TopOrders,
+        (_, "tap", "caller") => CompletedKind::Callers,
+        ("token", "new", "role") => CompletedKind::Words(&ROLES),
+        ("token", "new", "right") => CompletedKind::Words(&RIGHTS),
         _ => return None,
     })
 }
@@ -115,6 +120,10 @@ mod tests {
             (&["watch"], "group"),
             (&["tap"], "group"),
             (&["doctor"], "only"),
+            (&["top"], "sort"),
+            (&["tap"], "caller"),
+            (&["token", "new"], "role"),
+            (&["token", "new"], "right"),
         ] {
             assert!(completes(path, arg), "{path:?} {arg}");
         }

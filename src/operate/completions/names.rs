@@ -9,7 +9,10 @@ use std::{
 use broadgate_port::connect;
 use broadgate_proto::{
     said,
-    v1::{ListGroupsRequest, Role, StatusRequest, gateway_client::GatewayClient},
+    v1::{
+        ListGroupsRequest, Role, StatusRequest, TopBy, TopRequest, gateway_client::GatewayClient,
+        observe_client::ObserveClient,
+    },
 };
 use clap_complete::CompletionCandidate;
 use tonic::transport::Endpoint;
@@ -18,10 +21,11 @@ use crate::{
     environment,
     failure::Failure,
     operate::{
-        completions::typed::{TypedTarget, is_plain},
+        completions::typed::{TypedTarget, is_plain, joined},
         doctor::CHECKS,
         profiles::Profiles,
         target::ChosenCluster,
+        top,
     },
     setting_errors,
 };
@@ -39,6 +43,12 @@ pub(super) enum CompletedKind {
     Apps,
     Groups,
     Checks,
+    /// Who has called the cluster.
+    Callers,
+    /// By what the list can be sorted that the line names.
+    TopOrders,
+    /// One of these.
+    Words(&'static [&'static str]),
 }
 
 impl CompletedKind {
@@ -65,7 +75,12 @@ impl CompletedKind {
         match self {
             Self::Clusters => return Some(Profiles::read().ok()?.all.into_keys().collect()),
             Self::Checks => return Some(CHECKS.iter().map(|(name, ..)| (*name).to_owned()).collect()),
-            Self::Gateways | Self::Apps | Self::Groups => {}
+            Self::Words(words) => return Some(words.iter().map(|word| (*word).to_owned()).collect()),
+            Self::TopOrders => {
+                let typed = joined(&words(), 0).0;
+                return Some(top::orders_of(typed.iter().filter_map(|word| word.to_str())));
+            }
+            Self::Gateways | Self::Apps | Self::Groups | Self::Callers => {}
         }
         let typed = TypedTarget::of(&words())?;
         let mut chosen = typed.at.open_without_programs().ok()?;
@@ -94,6 +109,12 @@ impl CompletedKind {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(silent)?;
         let endpoint = endpoint.connect_timeout(within).timeout(within);
         let channel = connect(endpoint, chosen.credentials.tls.as_ref()).await.map_err(silent)?;
+        if self == Self::Callers {
+            let mut client = ObserveClient::with_interceptor(channel, chosen.credentials.sender());
+            let request = TopRequest { by: TopBy::Callers.into(), app: app.to_owned(), ..Default::default() };
+            let reply = client.top(request).await.map_err(refused)?.into_inner();
+            return Ok(reply.callers.into_iter().map(|row| row.caller).collect());
+        }
         let mut client = GatewayClient::with_interceptor(channel, chosen.credentials.sender());
         if self == Self::Groups {
             let (app, prefix) = (app.to_owned(), prefix.to_owned());

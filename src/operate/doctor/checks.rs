@@ -10,6 +10,7 @@ use crate::{
     operate::doctor::{
         drops::drops,
         findings::{Checked, some},
+        limits::limits,
         membership::{answers, links, pairs, refused, register, removed, versions, views},
         same::same,
         secrets::secrets,
@@ -30,7 +31,7 @@ const PAUSE_TOLD: Duration = Duration::from_secs(120);
 type Decide = fn(&SeenCluster, &mut Checked);
 
 /// Every check: its name, what it asks, and how it decides.
-pub(crate) const CHECKS: [(&str, &str, Decide); 23] = [
+pub(crate) const CHECKS: [(&str, &str, Decide); 24] = [
     ("answers", "does every gateway of the view answer?", answers),
     ("removed", "have members gone only after they left?", removed),
     ("refused", "has the register taken in everybody who asked?", refused),
@@ -46,6 +47,7 @@ pub(crate) const CHECKS: [(&str, &str, Decide); 23] = [
     ("redis", "is the Redis of every app read?", redis),
     ("clocks", "do the gateways' clocks agree?", clocks),
     ("capacity", "is there room for more clients?", capacity),
+    ("limits", "do apps, their channels and addresses have room for those who come?", limits),
     ("files", "does the limit on open files allow clients_max?", files),
     ("secrets", "do all gateways know the same secret?", secrets),
     ("shards", "has every process run all the time?", shards),

@@ -4,7 +4,7 @@ use broadgate_business::v1::{
     Epoch, FollowedRegister, GatewayEvidence, GatewayStatus, Member, MemberState, Role, WorkerStatus,
 };
 use broadgate_proto::v1::{
-    AppHashes, FailingWebhook, RedisReader, RefusedMember, RemovedMember, SilentWorker,
+    AppHashes, FailingWebhook, MetLimit, RedisReader, RefusedMember, RemovedMember, SilentWorker,
 };
 
 use super::{
@@ -405,11 +405,71 @@ const PLANTED_TOO: [Planted; 22] = [
     ),
 ];
 
+/// Limits that refuse clients.
+const PLANTED_LIMITS: [Planted; 5] = [
+    (
+        |seen| {
+            full(seen, [3, 4, 3], (10, 0));
+            meet(seen, 0, "connections_max", 2);
+            meet(seen, 2, "connections_max", 3);
+        },
+        "limits",
+        Severity::Warn,
+        "app \"shop\" has 10 of 10 connections (connections_max): 5 refused in the last minutes, at gw-1, gw-3",
+    ),
+    (
+        |seen| {
+            full(seen, [8, 1, 0], (12, 8));
+            meet(seen, 0, "connections_max", 3);
+        },
+        "limits",
+        Severity::Warn,
+        "app \"shop\" has 8 of 8 connections at gw-1 (connections_per_gateway_max): 3 refused",
+    ),
+    (
+        |seen| {
+            (0..3).for_each(|index| evidence(seen, index).apps.clear());
+            meet(seen, 1, "connections_max", 9);
+        },
+        "limits",
+        Severity::Warn,
+        "app \"shop\" has as many connections as it may, 5 (connections_max): 9 refused",
+    ),
+    (
+        |seen| meet(seen, 1, "limits.presence_members_max", 4),
+        "limits",
+        Severity::Warn,
+        "app \"shop\": channel \"there\" has its 5 members (limits.presence_members_max): 4 refused",
+    ),
+    (
+        |seen| {
+            meet(seen, 1, "clients_per_ip_max", 4);
+            evidence(seen, 1).limits_met[0].app.clear();
+        },
+        "limits",
+        Severity::Warn,
+        "address there has its 5 connections (clients_per_ip_max): 4 refused in the last minutes, at gw-2",
+    ),
+];
+
+/// The shop has so many connections at each gateway, of so many in the cluster and at one gateway.
+fn full(seen: &mut SeenCluster, clients: [u64; 3], (max, here_max): (u64, u64)) {
+    for (index, clients) in clients.into_iter().enumerate() {
+        let app = &mut evidence(seen, index).apps[0];
+        (app.clients, app.connections_max, app.connections_per_gateway_max) = (clients, max, here_max);
+    }
+}
+
+fn meet(seen: &mut SeenCluster, index: usize, limit: &str, refused: u64) {
+    let (app, limit, place) = ("shop".into(), limit.into(), "there".into());
+    evidence(seen, index).limits_met.push(MetLimit { app, limit, refused, place, allowed: 5 });
+}
+
 /// Each fault is found by its check, and by no other.
 #[test]
 fn each_fault_has_its_check() {
     assert_eq!(bad(&healthy()), []);
-    for (plant, name, level, said) in PLANTED.into_iter().chain(PLANTED_TOO) {
+    for (plant, name, level, said) in PLANTED.into_iter().chain(PLANTED_TOO).chain(PLANTED_LIMITS) {
         let mut seen = healthy();
         plant(&mut seen);
         let found = bad(&seen);
@@ -430,6 +490,10 @@ fn ordinary_life_is_no_finding() {
     }
     (evidence(&mut seen, 1).pause_ms, evidence(&mut seen, 1).pause_age_ms) = (4000, 600_000);
     evidence(&mut seen, 2).slow = 3;
+    // Somebody who tries twice, at a full app.
+    full(&mut seen, [5, 0, 0], (5, 0));
+    meet(&mut seen, 0, "connections_max", 1);
+    meet(&mut seen, 2, "connections_max", 1);
     evidence(&mut seen, 2).now_ms += 3000;
     seen.gateways[2].asked_ms = (NOW_MS - 2000, NOW_MS + 4000);
     // It has come back, or has been away for long.

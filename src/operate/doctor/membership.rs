@@ -78,7 +78,7 @@ fn lacks_worker(seen: &SeenCluster, removed: &RemovedMember) -> bool {
 }
 
 /// In the sentence of a port that does not know a caller's secret.
-const SECRET_DIFFERS: &str = "the shared secret is missing or differs";
+const SECRET_TROUBLE: &str = "shared secret";
 
 /// Members that the register keeps out. Of one that is asked itself, or that was in the view before, its own sentence says
 /// it.
@@ -128,7 +128,7 @@ pub(crate) fn refused_what_to_do(reason: &str) -> &'static str {
 
 /// What to do about a register that is not heard: one that answers is there.
 fn about_register(trouble: &str, otherwise: &'static str) -> &'static str {
-    if trouble.contains(SECRET_DIFFERS) {
+    if trouble.contains(SECRET_TROUBLE) {
         return "give the gateway the secret of the register and of the others (BROADGATE_SECRET), and restart it";
     }
     otherwise

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `seen.rs` | asks for the evidence |
 //! | `checks.rs` | pure: the checks, and what is wrong with a gateway by itself |
-//! | `membership.rs`, `workers.rs`, `same.rs`, `secrets.rs`, `drops.rs` | pure: what is wrong with the rest |
+//! | `membership.rs`, `workers.rs`, `same.rs`, `secrets.rs`, `drops.rs`, `limits.rs` | pure: what is wrong with the rest |
 //! | `findings.rs` | pure: what was found, and how it is printed |
 
 mod checks;
@@ -12,6 +12,7 @@ mod checks;
 mod checks_tests;
 mod drops;
 mod findings;
+mod limits;
 mod membership;
 mod same;
 mod secrets;

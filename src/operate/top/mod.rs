@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 
 use crate::{
     failure::Failure,
@@ -74,6 +74,19 @@ pub(crate) struct TopArgs {
     /// Print once and end, as where standard output is no terminal; with --json always
     #[arg(long)]
     once: bool,
+}
+
+/// The orders that the list has which these words of a line name, for completions.
+pub(super) fn orders_of<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut view = None;
+    let mut is_value = false;
+    for word in words.skip_while(|word| *word != "top").skip(1) {
+        if !is_value && view.is_none() {
+            view = TopView::from_str(word, false).ok();
+        }
+        is_value = word.starts_with("--") && !word.contains('=') && !["--once", "--json"].contains(&word);
+    }
+    view.unwrap_or_default().orders().iter().map(|(order, _)| order.name().to_owned()).collect()
 }
 
 pub(crate) async fn top(args: TopArgs) -> Result<(), Failure> {
@@ -131,4 +144,19 @@ async fn print_once(mut asker: ClusterAsker, mut state: TopState, json: bool) ->
     let now = state.now.unwrap_or_default();
     complete(now.status.coverage.as_ref())?;
     complete(now.top.as_ref().and_then(|top| top.coverage.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As clap reads the line: what is offered is taken.
+    #[test]
+    fn orders_that_complete_are_those_of_the_list() {
+        let orders = |line: &str| orders_of(line.split(' ')).join(" ");
+        assert_eq!(orders("broadgate top callers --sort "), "out bytes drops");
+        assert_eq!(orders("broadgate top --sort clients"), "out in bytes drops clients", "of groups");
+        assert_eq!(orders("broadgate top --once workers --sort=o"), "out waiting clients");
+        assert_eq!(orders("broadgate top --app clients callers --sort"), "out bytes drops");
+    }
 }

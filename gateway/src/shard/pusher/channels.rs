@@ -106,6 +106,9 @@ impl Shard {
         self.turn.request();
         match refused {
             NotPresent::Full => {
+                if let (Some(refusals), Some(client)) = (&self.deps.refusals, self.clients.get(slot)) {
+                    refusals.limit_met("limits.presence_members_max", &client.app, &channel);
+                }
                 let sentence = format!("the channel has {max} members, as many as it may have");
                 self.refuse(slot, &channel, "LimitReached", &sentence, 403);
             }
