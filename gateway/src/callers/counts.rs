@@ -192,9 +192,17 @@ impl CallerCounts {
     pub(crate) fn count<'a>(&self, caller: &Caller, commands: impl Iterator<Item = &'a Command>) {
         let who = caller.who();
         self.with(|rows, second, now_ms| {
-            for command in commands {
-                rows.add(&who, app_of(command), CommandSums::of(command), second, now_ms);
+            // The commands of a batch mostly concern one app: its row is looked for once.
+            let mut all = commands.map(|command| (app_of(command), CommandSums::of(command)));
+            let Some((mut app, mut sums)) = all.next() else { return };
+            for (next, more) in all {
+                if next != app {
+                    rows.add(&who, app, std::mem::take(&mut sums), second, now_ms);
+                    app = next;
+                }
+                sums.add(more);
             }
+            rows.add(&who, app, sums, second, now_ms);
         });
     }
 
@@ -256,6 +264,33 @@ mod tests {
         assert!(rows.callers(Some("nothing"), 12, 10).is_empty());
         assert_eq!(row(&rows.callers(None, 99, 10), "secret").commands_per_s, 0.0);
         assert_eq!(row(&rows.callers(None, 1, 0), "secret").commands_per_s, 0.0, "nothing is measured yet");
+    }
+
+    #[test]
+    fn commands_of_a_batch_count_for_their_apps() {
+        use crate::callers::CallerKind;
+        let caller = Caller {
+            kind: CallerKind::Local,
+            worker: None,
+            how: "grpc",
+            note: None,
+            traceparent: None,
+            from: None,
+        };
+        let send = |app: &str, text: &str| {
+            let to = Some(v1::Audience { app: app.to_owned(), all: true, ..v1::Audience::default() });
+            let payload = Some(Payload::Text(text.to_owned()));
+            Command::Send(v1::SendRequest { to, payload, ..v1::SendRequest::default() })
+        };
+        let counts = CallerCounts::new();
+        counts.count(&caller, std::iter::empty());
+        let batch = [send("shop", "1"), send("shop", "22"), send("blog", "333"), send("shop", "4444")];
+        counts.count(&caller, batch.iter());
+        for (app, commands, bytes) in [("shop", 3, 7), ("blog", 1, 3)] {
+            let rows = counts.rows.lock().unwrap();
+            let row = &rows.rows["local"].iter().find(|(known, _)| **known == *app).unwrap().1;
+            assert_eq!((row.total.commands, row.total.sends, row.total.bytes), (commands, commands, bytes));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Questions about the clients of one shard.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use broadgate_proto::{
     limits::WORKER_SILENT_S,
@@ -206,7 +206,15 @@ pub(super) fn stats(directory: &Directory, workers: &Workers, tally: &ShardCount
         totals: tally.totals(),
         messages_in_per_s: tally.last_second.0,
         messages_out_per_s: tally.last_second.1,
-        ..Stats::default()
+        workers: BTreeMap::new(),
+        // What the directory and the workers do not know. Written out: a default is made as a whole, and dropped.
+        shard: 0,
+        cpu: Duration::ZERO,
+        outboxes_bytes: 0,
+        slow: 0,
+        held: 0,
+        paused: 0,
+        evidence: None,
     };
     for (_, link) in workers.iter() {
         let status = stats.workers.entry(link.incarnation).or_insert_with(|| v1::WorkerStatus {

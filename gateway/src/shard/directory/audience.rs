@@ -58,7 +58,7 @@ impl Directory {
 
     /// The members of a group that is sent to.
     fn sent_to_group(&mut self, app: &str, group: &str, sent: SentNow) -> &[Slot] {
-        let Some(&app) = self.app_ids.get(app) else { return &[] };
+        let Some(app) = self.app_id(app) else { return &[] };
         let Some(&topic) = self.apps[app as usize].groups.get(group) else { return &[] };
         let topic = &mut self.topics[topic as usize];
         topic.sent.add(sent, topic.members.len());

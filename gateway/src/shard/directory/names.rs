@@ -33,7 +33,7 @@ impl Directory {
         kind: EntryKind,
         from: Bound<&'a str>,
     ) -> impl Iterator<Item = (&'a str, u64)> {
-        self.app_ids.get(app).into_iter().flat_map(move |&id| {
+        self.app_id(app).into_iter().flat_map(move |id| {
             let app = &self.apps[id as usize];
             let names = kind.names(app).range::<str, _>((from, Bound::Unbounded));
             names.filter_map(move |name| {

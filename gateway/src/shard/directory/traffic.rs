@@ -18,7 +18,7 @@ impl Directory {
     /// Copies for members of these groups were dropped.
     pub(crate) fn dropped(&mut self, app: &str, groups: &[Box<str>], count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let Some(&app) = self.app_ids.get(app) else { return };
+        let Some(app) = self.app_id(app) else { return };
         for group in groups {
             if let Some(&topic) = self.apps[app as usize].groups.get(&**group) {
                 self.topics[topic as usize].sent.dropped(count);
