@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -70,9 +70,17 @@ struct Shared {
     epoch: Mutex<Epoch>,
     /// Ends all streams of commands.
     cut: watch::Sender<()>,
+    /// It takes no watcher any more.
+    lost: AtomicBool,
 }
 
 struct Service(Arc<Shared>);
+
+impl Shared {
+    fn serves(&self) -> Result<(), Status> {
+        if self.lost.load(Ordering::Relaxed) { Err(Status::unavailable("lost")) } else { Ok(()) }
+    }
+}
 
 static KEYS: AtomicU64 = AtomicU64::new(1);
 
@@ -112,6 +120,7 @@ impl Fake {
             answers: Mutex::new(Answers::Receipts),
             epoch: Mutex::new(Epoch::new(1, 1)),
             cut: watch::Sender::new(()),
+            lost: AtomicBool::new(false),
         });
         let stop = CancellationToken::new();
         let serving = tonic::transport::Server::builder()
@@ -161,8 +170,10 @@ impl Fake {
         soon("an observer", self.observings.recv()).await.unwrap()
     }
 
-    /// Out of the view at once, without having drained.
+    /// Out of the view, without having drained. Views do not show this at once: until then, watchers that come back
+    /// find nobody, as after the end of a process.
     pub async fn lose(&mut self) {
+        self.shared.lost.store(true, Ordering::Relaxed);
         self.member.take().unwrap().leave().await;
     }
 
@@ -329,6 +340,7 @@ macro_rules! unary {
                 &self,
                 request: Request<v1::WatchGroupsRequest>,
             ) -> Result<Response<Self::WatchGroupsStream>, Status> {
+                self.0.serves()?;
                 let (watching, told) = Watching::of(request.into_inner())?;
                 let _ = self.0.watch.send(watching).await;
                 Ok(Response::new(Box::pin(ReceiverStream::new(told))))
@@ -340,6 +352,7 @@ macro_rules! unary {
                 &self,
                 request: Request<v1::WatchPusherRequest>,
             ) -> Result<Response<Self::WatchPusherStream>, Status> {
+                self.0.serves()?;
                 let (observing, told) = Observing::of(request.into_inner())?;
                 let _ = self.0.observe.send(observing).await;
                 Ok(Response::new(Box::pin(ReceiverStream::new(told))))
