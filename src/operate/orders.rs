@@ -190,7 +190,9 @@ fn report(target: &ClusterTarget, whom: &AudienceArgs, receipt: &Receipt, done: 
         }
         print(&text)?;
     }
-    if !target.json && receipt.clients == 0 && !whom.found_nobody(receipt) {
+    // A gateway that did not answer may hold them.
+    let answered_by_all = receipt.coverage.as_ref().is_none_or(|coverage| coverage.complete);
+    if !target.json && answered_by_all && receipt.clients == 0 && !whom.found_nobody(receipt) {
         say!("no connected client is meant: check --app and the names");
     }
     complete(receipt.coverage.as_ref())?;

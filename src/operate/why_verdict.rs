@@ -133,7 +133,7 @@ impl ClientCase<'_> {
             );
         }
         let end = self.client.ended.as_ref().filter(|end| end.ended_at_ms < self.at_ms)?;
-        let how = ended_how(end.cause(), end.code);
+        let how = ended_how(end.cause(), end.code, &end.limit);
         let before = apart(end.ended_at_ms, self.at_ms);
         Some(SentVerdict::NotAddressed.since(format!("its connection had ended {before} before ({how})")))
     }
@@ -289,7 +289,7 @@ impl ClientCase<'_> {
                 )),
             };
         };
-        let how = ended_how(end.cause(), end.code);
+        let how = ended_how(end.cause(), end.code, &end.limit);
         let later = apart(self.at_ms, end.ended_at_ms);
         match end.unsent_messages {
             0 => SentVerdict::GotIt.since(format!("placed, and given to the kernel; the connection ended {later} after ({how})")),
@@ -323,7 +323,10 @@ enum MemberOf {
     Uid,
 }
 
-fn ended_how(cause: Cause, code: u32) -> String {
+fn ended_how(cause: Cause, code: u32, limit: &str) -> String {
+    if cause == Cause::Drain && matches!(limit, "lease" | "removed") {
+        return format!("{code}, gateway removed");
+    }
     let cause = cause.as_str_name().trim_start_matches("CAUSE_").to_lowercase().replace('_', " ");
     format!("{code}, {cause}")
 }

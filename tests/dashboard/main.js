@@ -12,7 +12,7 @@ const checks = { ...access, ...looks, ...underFaults }
 
 // Those that mostly wait, in sessions of their own; and those before which they have to be over.
 const ASIDE = ['a token is asked', 'a reader is', 'a token of one app', 'with certificates', 'whose token', 'an empty cluster', 'gateways that are busy', 'what is hidden']
-const FAULTS = ['a test send', 'a paused gateway']
+const FAULTS = ['a page under', 'a test send', 'a paused gateway']
 
 const LIMIT_MS = 180_000 + minutes * 60_000
 const began = Date.now()

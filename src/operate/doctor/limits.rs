@@ -30,7 +30,9 @@ pub(super) fn limits(seen: &SeenCluster, checked: &mut Checked) {
             known.allowed = known.allowed.max(met.allowed);
         }
     }
-    for ((app, limit), met) in all.into_iter().filter(|(_, met)| met.refused >= LIMIT_REFUSALS_ODD) {
+    // 0: the limit has been taken away since.
+    let odd = |met: &MetEverywhere<'_>| met.refused >= LIMIT_REFUSALS_ODD && met.allowed > 0;
+    for ((app, limit), met) in all.into_iter().filter(|(_, met)| odd(met)) {
         let refused = format!("{} refused in the last minutes, at {}", met.refused, some(&met.gateways));
         let MetEverywhere { place, allowed, .. } = met;
         match limit {
