@@ -69,7 +69,13 @@ export const checks = {
     const page = await context.newPage()
     await page.goto(base(cluster.own))
     await drawn(page, '#/app?app=shop')
-    await page.getByRole('button', { name: 'Watch' }).click()
+    // The page has been seen without its button, for a reason that is not known yet: what it said then is printed.
+    const button = page.getByRole('button', { name: 'Watch' })
+    await button.waitFor({ timeout: 8000 }).catch(async () => {
+      console.log(`      without its button the page said: ${(await text(page)).slice(0, 1500)}`)
+      await page.reload()
+    })
+    await button.click()
     let sends = true
     const sending = Promise.all([0, 1, 2, 0].map(async (at) => {
       while (sends) await cluster.call('Send', { to: { app: 'shop', groups: ['orders.eu'] }, text: 'x'.repeat(100), no_receipt: true }, cluster.gateways[at], 'the-suite').catch(() => null)
