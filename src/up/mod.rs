@@ -106,6 +106,8 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
         }
     }
     let mut children = Children::start(specs)?;
+    // One future from here on: a signal that comes between two is nobody's.
+    let mut asked_to_end = std::pin::pin!(broadgate_business::shutdown_signal());
     tokio::select! {
         ready = wait_until_ready(&ports, &credentials, &args) => match ready {
             // That nobody reads it is no reason to end.
@@ -119,14 +121,14 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Failure> {
             children.stop().await;
             return Err(failed);
         }
-        () = broadgate_business::shutdown_signal() => {
+        () = &mut asked_to_end => {
             children.stop().await;
             return Ok(());
         }
     }
     let ended = tokio::select! {
         failed = children.watch() => Err(failed),
-        () = broadgate_business::shutdown_signal() => Ok(()),
+        () = &mut asked_to_end => Ok(()),
     };
     say!("stopping; press Ctrl-C again to stop at once");
     tokio::select! {
